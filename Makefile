@@ -1,0 +1,31 @@
+# make demo: install embedkit into .venv and run the whole journey on handwritten digits.
+# make test: install the test tools too and run everything that CI runs.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --constraint tests/constraints.txt
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/embedkit demo
+
+test: $(VENV)/installed-test
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/check
+
+$(VENV)/installed: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
+	@echo "Installing embedkit and what it needs into $(VENV)."
+	@echo "PyTorch and its GPU libraries are several GB: the first time takes minutes."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@echo "Installing the test tools into $(VENV)."
+	$(PIP) --editable ".[test]"
+	@touch $@
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'embedkit needs Python 3.11 or newer and $(PYTHON) is %d.%d: name another with make PYTHON=python3.12' % sys.version_info[:2])"
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,88 @@
+"""Every layer of every image: network activations in Zarr, and what to learn from them.
+
+Names are resolved on first use, so ``import embedkit`` loads no heavy library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embedkit import view as pl
+    from embedkit.analysis.agreement import adjusted_rand, neighbor_accuracy
+    from embedkit.analysis.cluster import cluster
+    from embedkit.analysis.communities import communities, modularity
+    from embedkit.analysis.graph import adjacency, neighbor_graph
+    from embedkit.analysis.neighbors import neighbors
+    from embedkit.analysis.probe import probe
+    from embedkit.analysis.project import project
+    from embedkit.deploy.connect import connect
+    from embedkit.extract.driver import extract
+    from embedkit.images.imageset import ImageSet
+    from embedkit.images.open import open_images
+    from embedkit.networks.load import load_network
+    from embedkit.networks.network import Network
+    from embedkit.store.store import Store, open_store
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ImageSet": "embedkit.images.imageset",
+    "Network": "embedkit.networks.network",
+    "Store": "embedkit.store.store",
+    "adjacency": "embedkit.analysis.graph",
+    "adjusted_rand": "embedkit.analysis.agreement",
+    "cluster": "embedkit.analysis.cluster",
+    "communities": "embedkit.analysis.communities",
+    "connect": "embedkit.deploy.connect",
+    "extract": "embedkit.extract.driver",
+    "load_network": "embedkit.networks.load",
+    "modularity": "embedkit.analysis.communities",
+    "neighbor_accuracy": "embedkit.analysis.agreement",
+    "neighbor_graph": "embedkit.analysis.graph",
+    "neighbors": "embedkit.analysis.neighbors",
+    "open_images": "embedkit.images.open",
+    "open_store": "embedkit.store.store",
+    "pl": "embedkit.view",
+    "probe": "embedkit.analysis.probe",
+    "project": "embedkit.analysis.project",
+}
+
+__all__ = [
+    "ImageSet",
+    "Network",
+    "Store",
+    "adjacency",
+    "adjusted_rand",
+    "cluster",
+    "communities",
+    "connect",
+    "extract",
+    "load_network",
+    "modularity",
+    "neighbor_accuracy",
+    "neighbor_graph",
+    "neighbors",
+    "open_images",
+    "open_store",
+    "pl",
+    "probe",
+    "project",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the home of a public name when it is first asked for."""
+    if name not in _HOME:
+        message = f"module 'embedkit' has no attribute {name!r}"
+        raise AttributeError(message)
+    module = importlib.import_module(_HOME[name])
+    value = module if name == "pl" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return [*__all__, "__version__"]

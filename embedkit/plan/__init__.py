@@ -1,0 +1,1 @@
+"""Arithmetic of a run: how many images a task takes and how they lie on disk."""

@@ -1,0 +1,1 @@
+"""What lies on disk: one Zarr v3 group of layers, the image table, and commit records."""

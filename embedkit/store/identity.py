@@ -1,0 +1,61 @@
+"""Identity: the hash of everything that decides the stored numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from embedkit.errors import IdentityMismatch
+
+
+def identity_of(parts: Mapping[str, str]) -> str:
+    """Return the sha256 (hex) of the named parts of an identity.
+
+    Parameters
+    ----------
+    parts : mapping of str to str
+        For instance ``{"images": digest, "weights": digest, "pool": "avg"}``; the order
+        does not matter.
+    """
+    canonical = json.dumps(dict(parts), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def check_identity(
+    stored: Mapping[str, str], asked: Mapping[str, str], *, where: str
+) -> None:
+    """Refuse to extend a store that was made from something else.
+
+    Parameters
+    ----------
+    stored, asked : mapping of str to str
+        The parts that the store was made from, and those of the call.
+    where : str
+        The store's path, for the message.
+
+    Raises
+    ------
+    IdentityMismatch
+        Naming the parts that differ.
+    """
+    names = sorted(stored.keys() | asked.keys())
+    parts = tuple(name for name in names if stored.get(name) != asked.get(name))
+    if not parts:
+        return
+    error = IdentityMismatch(
+        f"store {where} was made with other {' and '.join(parts)} "
+        f"({'; '.join(_difference(name, stored, asked) for name in parts)}): "
+        "give another path, the same settings, or delete the store"
+    )
+    error.parts = parts
+    raise error
+
+
+def _difference(name: str, stored: Mapping[str, str], asked: Mapping[str, str]) -> str:
+    before, now = stored.get(name, "none"), asked.get(name, "none")
+    return f"{name} stored {_short(before)}, asked {_short(now)}"
+
+
+def _short(text: str, width: int = 40) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

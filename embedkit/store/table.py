@@ -1,0 +1,163 @@
+"""The image table as labelled arrays: what a DataFrame becomes in a store, and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from embedkit.errors import InputError
+from embedkit.store.commits import Commit
+
+_RESERVED = ("status", "error", "image", "layers", "results", "_embedkit")
+_TEXT = np.dtypes.StringDType()
+
+
+def to_dataset(table: pd.DataFrame) -> xr.Dataset:
+    """Return the table as a Dataset over ``image``, every row still ``pending``.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Indexed by image id, with a column ``uri`` and any others.
+
+    Returns
+    -------
+    Dataset
+        Coordinate ``image`` and one variable a column; text as numpy strings (missing
+        text is empty), nullable numbers as float64 with NaN, dates as datetime64.
+
+    Raises
+    ------
+    InputError
+        When a column's name is reserved or cannot be a variable, or its values are
+        neither text, numbers, booleans nor dates.
+    """
+    columns = {str(name): _column(str(name), table[name]) for name in table.columns}
+    return xr.Dataset(
+        {name: ("image", values) for name, values in columns.items()}
+        | {
+            "status": ("image", text(["pending"] * len(table))),
+            "error": ("image", text([""] * len(table))),
+        },
+        coords=_unindexed(text(table.index)),
+    )
+
+
+def to_frame(dataset: xr.Dataset) -> pd.DataFrame:
+    """Return the image table as a DataFrame indexed by image id."""
+    names = sorted((str(name) for name in dataset.data_vars), key=_place)
+    columns = {name: _plain(dataset[name].values) for name in names}
+    index = pd.Index(_plain(dataset["image"].values), name="image")
+    return pd.DataFrame(columns, index=index)
+
+
+def status_columns(
+    ids: xr.DataArray, commits: Mapping[int, Commit]
+) -> dict[str, tuple[str, npt.NDArray[Any]]]:
+    """Return the status and error of every image, as the commit records tell them.
+
+    Parameters
+    ----------
+    ids : DataArray
+        Dims ``(image,)``; read only in blocks that have failures.
+    commits : mapping of int to Commit
+        The finished blocks.
+
+    Returns
+    -------
+    dict
+        ``status`` (``ok``, ``unreadable`` or ``pending``) and ``error`` (empty but for
+        unreadable images), each ``("image", array of numpy strings)``.
+    """
+    status = np.full(ids.size, "pending", dtype=_TEXT)
+    error = np.full(ids.size, "", dtype=_TEXT)
+    for commit in commits.values():
+        status[commit.start : commit.stop] = "ok"
+        if not commit.failures:
+            continue
+        for row, name in enumerate(ids[commit.start : commit.stop].values):
+            if name in commit.failures:
+                status[commit.start + row] = "unreadable"
+                error[commit.start + row] = commit.failures[name]
+    return {"status": ("image", status), "error": ("image", error)}
+
+
+def _place(name: str) -> int:
+    """Where a column stands: what it is first, how it went last."""
+    order = {"uri": 0, "label": 1, "split": 2, "status": 4, "error": 5}
+    return order.get(name, 3)
+
+
+def as_coordinates(columns: xr.Dataset) -> xr.Coordinates:
+    """Return every variable of the image table as a coordinate without an index.
+
+    An index over millions of text ids takes seconds and hundreds of MB to build, and
+    most work selects by position or by mask.
+    """
+    plain = columns.reset_coords()
+    return xr.Coordinates(
+        {str(name): plain.variables[name] for name in plain.variables}, indexes={}
+    )
+
+
+def text(values: object) -> npt.NDArray[Any]:
+    """Return `values` as an array of numpy's variable-length strings."""
+    return np.asarray(values, dtype=object).astype(_TEXT)
+
+
+def _unindexed(ids: npt.NDArray[Any]) -> xr.Coordinates:
+    return xr.Coordinates({"image": ("image", ids)}, indexes={})
+
+
+def _plain(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return numpy strings as Python ones, which every pandas takes."""
+    return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def _column(name: str, column: pd.Series[Any]) -> npt.NDArray[Any]:
+    _check_name(name)
+    kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        return _column(name, column.astype(kind.categories.dtype))
+    if pd.api.types.is_datetime64_any_dtype(kind):
+        return np.asarray(pd.to_datetime(column, utc=True).dt.tz_localize(None))
+    if pd.api.types.is_numeric_dtype(kind):  # booleans too
+        return _numbers(column)
+    return _text_column(name, column)
+
+
+def _numbers(column: pd.Series[Any]) -> npt.NDArray[Any]:
+    """Return numbers or booleans as numpy's, as float64 where some are missing."""
+    if column.hasnans:
+        return column.to_numpy(np.float64, na_value=np.nan)
+    plain = column.to_numpy()
+    if plain.dtype.kind in "biuf":
+        return plain
+    return column.to_numpy(bool if column.dtype == "boolean" else np.float64)
+
+
+def _text_column(name: str, column: pd.Series[Any]) -> npt.NDArray[Any]:
+    present = column[column.notna()]
+    odd = next((value for value in present if not isinstance(value, str)), None)
+    if odd is not None:
+        message = (
+            f"column {name!r} of the image table holds {odd!r} ({type(odd).__name__}) "
+            "among its values: make it text, numbers, booleans or dates, or drop it"
+        )
+        raise InputError(message)
+    return text(column.where(column.notna(), "").tolist())
+
+
+def _check_name(name: str) -> None:
+    if name in _RESERVED or not re.fullmatch(r"[^/.\x00-\x1f][^/\x00-\x1f]*", name):
+        message = (
+            f"column {name!r} of the image table cannot be stored: rename it (reserved: "
+            f"{', '.join(_RESERVED)}; no '/' and no leading '.')"
+        )
+        raise InputError(message)

@@ -1,0 +1,279 @@
+"""From the bytes of an image file to 8-bit RGB pixels, by one fixed rule.
+
+Rule ``pil-rgb-1``
+------------------
+========================== =============================================================
+file or pixels             becomes
+========================== =============================================================
+formats                    the raster formats in `FORMATS`, told by content, not by name
+animated, multi-page       its first frame
+EXIF or XMP orientation    applied; an illegal or unreadable one counts as upright
+colour profile             not applied
+1, L                       the gray level in all three channels
+16-bit gray (I;16*)        ``round(x / 257)``, so 65535 becomes 255
+32-bit integers (I)        like 16-bit gray if all values lie in 0..65535,
+                           else stretched from the image's own minimum..maximum to 0..255
+floats (F)                 times 255 if all finite values lie in 0..1, as they are if in
+                           0..255, else stretched from the finite minimum..maximum;
+                           NaN and -inf become 0, +inf becomes 255
+P, PA                      through the palette
+any transparency           composited over white: LA, La, PA, RGBA, RGBa, palettes with
+                           alpha, and a color (tRNS) that is declared transparent
+RGBX, CMYK, YCbCr, HSV     Pillow's own conversion
+LAB                        to sRGB with LittleCMS, as Pillow does
+16 bits per color channel  the high byte of each, as Pillow reads it
+truncated or damaged       `SourceError`; nothing is guessed (embedkit never sets
+                           ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
+more pixels than
+``MAX_IMAGE_PIXELS``       `SourceError`, where Pillow alone only warns up to twice that
+========================== =============================================================
+
+Warnings of Pillow while it decodes (odd metadata, mostly) say nothing about the pixels
+and are silenced; what does spoil the pixels is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+
+from embedkit.errors import SourceError
+from embedkit.images.quiet import quiet
+
+DECODE_POLICY: Final = "pil-rgb-1"
+"""Name of the rule above. It is part of a store's identity: bump it with the rule."""
+
+FORMATS: Final = (
+    *("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "JPEG2000", "AVIF", "MPO"),
+    *("PPM", "PSD", "ICO", "CUR", "ICNS", "SGI", "SUN", "PCX", "DCX", "QOI", "DDS"),
+    *("FITS", "XBM", "XPM", "TGA"),
+)
+"""Formats that are tried, in this order. Left out: what needs another program to be
+drawn (EPS, WMF), what Pillow only recognises (HDF5, GRIB), and rarities."""
+
+_TRANSPOSE: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each orientation. References: EXIF 2.32 (CIPA DC-008), tag 0x0112."""
+
+# Everything that Pillow raises on damaged files: its parsers let the errors of struct,
+# zlib, indexing and arithmetic through. BaseExceptions and ours are not among them.
+_DAMAGE: Final = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError),
+    *(AttributeError, AssertionError, RuntimeError, EOFError, MemoryError, ImportError),
+    *(struct.error, zlib.error, ImageCms.PyCMSError, Image.DecompressionBombError),
+)
+
+_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (FileNotFoundError, "the file does not exist"),
+    (PermissionError, "the file may not be read"),
+    (IsADirectoryError, "it is a folder, not a file"),
+    (Image.DecompressionBombError, "more pixels than Pillow allows"),
+    (MemoryError, "not enough memory to decode it"),
+    (EOFError, "the file is truncated"),
+)
+
+_BAND_BYTES: Final = 1 << 22
+"""Pixels are scaled in bands of about this size, in bytes (chosen: fits a CPU cache)."""
+
+_Levels = npt.NDArray[np.uint16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
+
+
+def decode(file: Path | BinaryIO) -> Image.Image:
+    """Decode one image to 8-bit RGB by the rule at the top of this module.
+
+    Safe to call from many threads at once.
+
+    Parameters
+    ----------
+    file : Path or binary file
+        A file on disk, or an open one that can seek, read from its start.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, fully loaded and upright, without metadata.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read or decoded. The message is one line: the reason in
+        plain words, and what Pillow said.
+    """
+    try:
+        # An open file rather than a name: Pillow memory-maps what it opens by name,
+        # and a mapped file that shrinks kills the process.
+        with _opened(file) as stream, quiet():
+            return _decode(stream)
+    except SourceError:
+        raise
+    except _DAMAGE as error:
+        raise SourceError(_explain(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a loaded image of any Pillow mode to RGB by the rule of this module.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image
+        Any mode. Its orientation is left alone.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Mode RGB, the same width and height; `image` itself if it is plain RGB already.
+    """
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_gray(image)).convert("RGB")
+    if image.mode == "La":  # Pillow knows no way from here to RGBA but this one
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        return _over_white(image.convert("RGBA"))
+    return image.convert("RGB") if image.mode != "RGB" else image
+
+
+@functools.cache
+def image_extensions() -> frozenset[str]:
+    """Return the file name extensions of `FORMATS`: lower case, with the dot."""
+    known = Image.registered_extensions()
+    return frozenset(end for end, name in known.items() if name in FORMATS)
+
+
+@functools.cache
+def _readable() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this build of Pillow can open."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _opened(file: Path | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    """Open a path for the length of a ``with`` block; leave an open file open."""
+    return file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file)
+
+
+def _decode(stream: BinaryIO) -> Image.Image:
+    """Open, check, load, convert and turn, in an order that bounds memory."""
+    try:
+        image: Image.Image = Image.open(stream, formats=_readable())
+    except UnidentifiedImageError as error:
+        raise SourceError(_unidentified(stream)) from error
+    _check_size(image)
+    image.load()
+    _check_size(image)  # an icon can hold a larger image than it declares
+    # TIFF turns itself while loading, so the orientation is read after that.
+    orientation = _orientation(image)
+    rgb = to_rgb(image)
+    if orientation in _TRANSPOSE:
+        rgb = rgb.transpose(_TRANSPOSE[orientation])
+    rgb.info = {}  # or a transform that reads EXIF would turn the image once more
+    return rgb
+
+
+def _check_size(image: Image.Image) -> None:
+    """Refuse images without pixels, and those that Pillow would only warn about."""
+    width, height = image.size
+    limit = Image.MAX_IMAGE_PIXELS
+    if width < 1 or height < 1:
+        raise SourceError(f"the image has no pixels: it is {width}x{height}")
+    if limit is not None and width * height > limit:
+        raise SourceError(
+            f"more pixels than Pillow allows: {width}x{height} is above "
+            f"{limit:,}; shrink the image or raise PIL.Image.MAX_IMAGE_PIXELS"
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1, upright, where there is none that can be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGE:  # the pixels are whole, and viewers show them as they are
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _over_white(rgba: Image.Image) -> Image.Image:
+    """Composite an RGBA image over white."""
+    canvas = Image.new("RGB", rgba.size, "white")
+    canvas.paste(rgba, mask=rgba)
+    return canvas
+
+
+def _gray(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the 8-bit gray levels of an image of mode I;16*, I or F."""
+    levels: _Levels = np.asarray(image)  # H W
+    low, high = _bounds(levels)
+    if image.mode != "F" and low >= 0 and high <= 65535:
+        gray = _LEVELS_16[levels]
+    elif image.mode == "F" and low >= 0 and high <= 255:
+        gray = _stretch(levels, 0.0, 1.0 if high <= 1 else 255.0)
+    else:
+        gray = _stretch(levels, low, high)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        gray[levels == transparent] = 255  # over white
+    return gray
+
+
+# 257 is odd, so halves never occur and this is exactly round(x / 257).
+_LEVELS_16: Final = ((np.arange(65536) + 128) // 257).astype(np.uint8)
+
+
+def _bounds(levels: _Levels) -> tuple[float, float]:
+    """Return the smallest and largest finite value; (0, 0) if none is finite."""
+    finite = np.isfinite(levels)
+    if not finite.any():
+        return 0.0, 0.0
+    low = levels.min(where=finite, initial=levels.flat[finite.argmax()])
+    return float(low), float(levels.max(where=finite, initial=low))
+
+
+def _stretch(levels: _Levels, low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Map low..high linearly to 0..255, rounded and clipped; NaN to 0."""
+    scale = 255.0 / (high - low) if high > low else 0.0
+    gray = np.empty(levels.shape, np.uint8)
+    rows = max(1, _BAND_BYTES // (8 * levels.shape[1]))
+    for top in range(0, len(levels), rows):
+        band = (levels[top : top + rows].astype(np.float64) - low) * scale  # rows W
+        gray[top : top + rows] = np.rint(np.nan_to_num(band.clip(0, 255), nan=0))
+    return gray
+
+
+def _explain(error: BaseException) -> str:
+    """Say in one line why a file could not be decoded, and what Pillow said."""
+    said = " ".join(str(error).split())[:200]
+    named = (reason for kind, reason in _REASONS if isinstance(error, kind))
+    reason = next(named, None) or _guess(error, said)
+    return f"{reason} ({type(error).__name__}: {said})"
+
+
+def _guess(error: BaseException, said: str) -> str:
+    """Tell truncation, trouble with the disk, and damage apart."""
+    if "truncated" in said.lower():
+        return "the file is truncated"
+    if isinstance(error, OSError) and error.errno is not None:
+        return "the file cannot be read from disk"
+    return "the file is damaged, or of a kind that Pillow cannot decode"
+
+
+def _unidentified(stream: BinaryIO) -> str:
+    """Say what stands at the start of a file that is no image."""
+    stream.seek(0)
+    start = stream.read(16)
+    if not start:
+        return "the file is empty"
+    return f"not an image, or its header is damaged: the file begins with {start!r}"

@@ -1,0 +1,152 @@
+"""Lists of image files: absolute paths, sizes in bytes, and ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from embedkit.errors import InputError, SourceError
+from embedkit.images.imageset import ImageSet
+from embedkit.images.source import FileSource
+
+
+def from_paths(
+    paths: Sequence[str | os.PathLike[str]], *, root: str | Path | None = None
+) -> ImageSet:
+    """Return the images in a list of files, in the order of the list.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files, absolute or relative to the working directory. Missing ones stay rows.
+    root : str or Path, optional
+        The folder that ids are relative to; by default the files' common folder.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    InputError
+        If an element is not a path, or a file lies outside `root`.
+    SourceError
+        If none of the files exists.
+    """
+    for row, path in enumerate(paths):
+        if not isinstance(path, str | os.PathLike):
+            raise InputError(
+                f"a list of images must hold paths, but element {row} is "
+                f"{type(path).__name__}; for pixels give one uint8 array (N, H, W, 3)"
+            )
+    if not paths:
+        raise InputError("a list of images needs at least one path, found none")
+    files = [absolute(path) for path in paths]
+    nothing_else = pd.DataFrame(index=range(len(files)))
+    return image_files(relative_ids(files, root=root), files, columns=nothing_else)
+
+
+def image_files(
+    ids: Sequence[str], files: Sequence[Path], *, columns: pd.DataFrame
+) -> ImageSet:
+    """Return the set of `files` under `ids`, with `columns` beside them.
+
+    Raises
+    ------
+    SourceError
+        If none of the files exists.
+    """
+    sizes = [size_of(file) for file in files]
+    if max(sizes, default=0) < 0:
+        raise SourceError(
+            f"none of the {len(files)} files exists, for instance {str(files[0])!r}; "
+            "check the paths, or say with root= which folder they are relative to"
+        )
+    return file_set(ids, files, sizes=sizes, columns=columns)
+
+
+def file_set(
+    ids: Sequence[str],
+    files: Iterable[Path],
+    *,
+    sizes: Sequence[int],
+    columns: pd.DataFrame,
+) -> ImageSet:
+    """Return an `ImageSet` of files whose sizes in bytes are known.
+
+    Parameters
+    ----------
+    ids, files, sizes : of the same length
+        Row by row: the id, the absolute path, the bytes (-1 where unknown).
+    columns : DataFrame
+        What else is known, row by row; its index is replaced by the ids.
+    """
+    uris = [str(file) for file in files]
+    _check_text([*ids, *uris])
+    table = columns.set_axis(pd.Index([*ids], name="image"))
+    table.insert(0, "uri", uris)
+    first = [name for name in ("uri", "label", "split") if name in table]
+    rest = [name for name in table.columns if name not in first]
+    return ImageSet(table[first + rest], FileSource(), np.array(sizes, np.int64))
+
+
+def absolute(path: str | os.PathLike[str], *, folder: Path | None = None) -> Path:
+    """Return an absolute path without ``..``; symbolic links are kept as they are.
+
+    Parameters
+    ----------
+    path : str or path-like
+        May start with ``~``.
+    folder : Path, optional
+        Where relative paths start; the working directory by default.
+    """
+    expanded = Path(path).expanduser()
+    return Path(os.path.normpath((folder or Path.cwd()) / expanded))
+
+
+def size_of(file: Path) -> int:
+    """Return the bytes of a file; -1 where there is none that can be asked."""
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):  # ValueError: a path with a null character
+        return -1
+
+
+def relative_ids(files: Sequence[Path], *, root: str | Path | None = None) -> list[str]:
+    """Return POSIX paths relative to `root`, or to the files' common folder.
+
+    Raises
+    ------
+    InputError
+        If a file lies outside `root`.
+    """
+    if root is None:
+        base = Path(os.path.commonpath([file.parent for file in files]))
+    else:
+        base = absolute(root)
+    outside = [file for file in files if not file.is_relative_to(base)]
+    if outside:
+        raise InputError(
+            f"{len(outside)} of {len(files)} files lie outside root {str(base)!r}, for "
+            f"instance {str(outside[0])!r}; choose a root above all of them"
+        )
+    return [file.relative_to(base).as_posix() for file in files]
+
+
+def _check_text(names: Iterable[str]) -> None:
+    """Refuse names that no table or store can hold as text."""
+    bad = [name for name in names if not name.isascii() and not _is_unicode(name)]
+    if bad:
+        raise InputError(
+            f"{len(bad)} file names are not valid UTF-8, for instance "
+            f"{os.fsencode(bad[0])!r}; rename the files"
+        )
+
+
+def _is_unicode(name: str) -> bool:
+    """Tell whether a name is free of the stand-ins for undecodable bytes."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

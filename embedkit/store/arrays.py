@@ -23,7 +23,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from embedkit.errors import StoreError
-from embedkit.plan.grid import chunk_rows
+from embedkit.planning.grid import chunk_rows
 from embedkit.store.commits import PRIVATE
 from embedkit.store.schema import LayerSpec, StoreSchema
 

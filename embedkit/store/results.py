@@ -10,6 +10,7 @@ import xarray as xr
 
 from embedkit.errors import InputError, NotInStore, StoreError, did_you_mean
 from embedkit.store import arrays
+from embedkit.store.table import text
 
 RESULTS = "results"
 _MARK = "embedkit_result"
@@ -37,7 +38,8 @@ def save(store: Path, name: str, result: xr.Dataset | xr.DataArray) -> None:
     _check_name(name)
     target = store / RESULTS / name
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    ready = _as_dataset(result).drop_encoding().compute().assign_attrs({_MARK: name})
+    ready = _with_portable_text(_as_dataset(result).drop_encoding().compute())
+    ready = ready.assign_attrs({_MARK: name})
     try:
         arrays.ensure_group(store, f"{RESULTS}/{name}".rpartition("/")[0])
         ready.to_zarr(temporary, mode="w-", zarr_format=3, consolidated=False)
@@ -82,6 +84,18 @@ def _as_dataset(result: xr.Dataset | xr.DataArray) -> xr.Dataset:
     name = "value" if result.name is None else result.name
     named = result.to_dataset(name=name)
     return named.assign_attrs(result.attrs)
+
+
+def _with_portable_text(dataset: xr.Dataset) -> xr.Dataset:
+    """Make all text variable-length: fixed-width text has no Zarr v3 specification."""
+    fixed = [
+        name for name, each in dataset.variables.items() if each.dtype.kind in "UO"
+    ]
+    changed = {
+        name: (dataset[name].dims, text(dataset[name].values), dataset[name].attrs)
+        for name in fixed
+    }
+    return dataset.assign(changed)
 
 
 def _check_name(name: str) -> None:

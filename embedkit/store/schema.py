@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from embedkit.errors import CorruptStore
-from embedkit.plan.grid import BlockGrid
+from embedkit.planning.grid import BlockGrid
 
 FORMAT = 1
 

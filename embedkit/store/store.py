@@ -87,7 +87,8 @@ class Store(Mapping[str, xr.DataArray]):
             self.path, group=group, chunks={"image": rows}
         )
         activation = dataset[arrays.ACTIVATION].rename(spec.name)
-        labelled = activation.assign_coords(table.as_coordinates(self._table()))
+        columns = table.as_coordinates(self._table(), beside=activation.dims)
+        labelled = activation.assign_coords(columns)
         return labelled.assign_attrs(
             layer=spec.name, type=spec.type, **self.schema.about
         )
@@ -223,10 +224,8 @@ class Store(Mapping[str, xr.DataArray]):
         dataset = results.load(self.path, name)
         if dataset.sizes.get("image") != self.schema.n_images:
             return dataset
-        columns = self._table().reset_coords()
-        taken = [str(column) for column in columns.variables if column in dataset]
-        renamed = columns.rename_vars({column: f"image_{column}" for column in taken})
-        return dataset.assign_coords(table.as_coordinates(renamed))
+        beside = [*dataset.variables, *dataset.dims]
+        return dataset.assign_coords(table.as_coordinates(self._table(), beside=beside))
 
     @property
     def results(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,10 @@ import xarray as xr
 from embedkit.errors import InputError
 from embedkit.store.commits import Commit
 
-_RESERVED = ("status", "error", "image", "layers", "results", "_embedkit")
+_RESERVED = (
+    *("status", "error", "image", "layers", "results"),  # the store's own
+    *("feature", "token", "channel", "layer", "neighbor", "axis"),  # dimensions
+)
 _TEXT = np.dtypes.StringDType()
 
 
@@ -94,15 +97,30 @@ def _place(name: str) -> int:
     return order.get(name, 3)
 
 
-def as_coordinates(columns: xr.Dataset) -> xr.Coordinates:
+def as_coordinates(
+    columns: xr.Dataset, *, beside: Iterable[Hashable]
+) -> xr.Coordinates:
     """Return every variable of the image table as a coordinate without an index.
 
     An index over millions of text ids takes seconds and hundreds of MB to build, and
     most work selects by position or by mask.
+
+    Parameters
+    ----------
+    columns : Dataset
+        The image table.
+    beside : iterable of names
+        Variables and dimensions that the coordinates will stand beside. A column of
+        the same name is renamed: ``label`` becomes ``image_label``.
     """
     plain = columns.reset_coords()
+    taken = {str(name) for name in beside} - {"image"}
     return xr.Coordinates(
-        {str(name): plain.variables[name] for name in plain.variables}, indexes={}
+        {
+            f"image_{name}" if name in taken else str(name): plain.variables[name]
+            for name in plain.variables
+        },
+        indexes={},
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.plan.grid import (
+from embedkit.planning.grid import (
     BLOCK_BYTES,
     CHUNK_BYTES,
     MAX_BLOCK,

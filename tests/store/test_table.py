@@ -64,7 +64,7 @@ def test_numbers_booleans_and_dates_keep_their_values(column):
 
 
 @pytest.mark.parametrize(
-    "name", ["status", "error", "image", "layers", "a/b", "", ".x", "a\nb"]
+    "name", ["status", "error", "image", "layers", "axis", "a/b", "", ".x", "a\nb"]
 )
 def test_a_column_that_cannot_be_stored_is_named(name):
     """Reserved names and names that are no path get one clear error."""
@@ -100,12 +100,14 @@ def test_any_text_is_an_id(ids):
 
 def test_coordinates_have_no_index(table):
     """Millions of text ids are carried without building a search structure."""
-    coords = as_coordinates(to_dataset(table))
+    coords = as_coordinates(to_dataset(table), beside=["sharp"])
 
     array = xr.DataArray(np.zeros(len(table)), dims="image").assign_coords(coords)
 
     assert len(array.indexes) == 0
     assert array.coords["label"].values[1] == "dog"
+    assert array.coords["image_sharp"].values[0]
+    assert "sharp" not in array.coords
 
 
 def test_status_follows_the_commit_records():

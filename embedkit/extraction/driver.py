@@ -1,0 +1,286 @@
+"""The driver: plans the blocks, sends them to Dask, and hands the store back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import dask
+import numpy as np
+from dask.system import CPU_COUNT
+from distributed import Client, as_completed, get_client
+
+import embedkit
+from embedkit.config import Settings, settings
+from embedkit.errors import InputError
+from embedkit.extraction.task import BlockReport, Job, extract_block
+from embedkit.images.decode import DECODE_POLICY
+from embedkit.images.imageset import ImageSet
+from embedkit.images.open import open_images
+from embedkit.networks.load import load_network
+from embedkit.networks.network import Network
+from embedkit.networks.pooling import Pool
+from embedkit.planning.grid import choose_block
+from embedkit.store import arrays
+from embedkit.store.commits import PRIVATE
+from embedkit.store.identity import check_identity, identity_of
+from embedkit.store.schema import LayerSpec, StoreSchema
+from embedkit.store.store import Store, open_store
+from embedkit.store.table import to_dataset
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an extraction is, as given to ``on_progress``.
+
+    Parameters
+    ----------
+    images_done, n_images : int
+        Images written, those of an earlier run included, and images in all.
+    images_before : int
+        Images that an earlier run had written.
+    n_failed : int
+        Images that could not be read, so far.
+    seconds : float
+        Wall-clock seconds since this run began.
+    """
+
+    images_done: int
+    n_images: int
+    images_before: int
+    n_failed: int
+    seconds: float
+
+
+def extract(
+    images: ImageSet | Any,
+    network: Network | str | nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    layers: str | Sequence[str] = "stages",
+    pool: Pool = "avg",
+    batch_size: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Store:
+    """Write a network's activations of every image into a Zarr store.
+
+    Calling it again with the same arguments finishes what is missing and computes
+    nothing twice. Blocks run as Dask tasks on the active distributed client, or else on
+    Dask's configured scheduler in this process.
+
+    Parameters
+    ----------
+    images : ImageSet or source
+        What `open_images` returns, or takes.
+    network : Network, str or nn.Module
+        What `load_network` returns, or takes.
+    path : path
+        The store's folder; made with its parents, or extended where it exists.
+    layers : str or sequence of str, default "stages"
+        ``"all"``, ``"stages"``, ``"last"``, names, module paths or globs; see
+        `Network.resolve`.
+    pool : {"avg", "max", "flatten", "none"}, default "avg"
+        How an activation becomes features: mean or maximum over positions, everything
+        in one row, or as it is.
+    batch_size : int, optional
+        Images per forward pass, default from the settings. It decides the last bits of
+        the numbers, so a store keeps the one it was created with.
+    on_progress : callable, optional
+        Called with a `Progress` after every block.
+
+    Returns
+    -------
+    Store
+        Complete. An image that could not be read is a row of NaN with a reason in
+        ``status`` and ``error``.
+
+    Raises
+    ------
+    InputError, SourceError, NetworkError
+        When an argument cannot be used. Nothing is written then.
+    IdentityMismatch
+        When a store at `path` was made from other images, weights or settings.
+    StoreError
+        When the place cannot be written or holds something else.
+    """
+    chosen = settings()
+    image_set = images if isinstance(images, ImageSet) else open_images(images)
+    net = network if isinstance(network, Network) else load_network(network)
+    place = Path(path).absolute()
+    size = chosen.batch_size if batch_size is None else batch_size
+    schema = _schema(image_set, net, layers, pool, size)
+    store = _open_or_create(place, schema, image_set)
+    return _run(store, image_set, net, chosen, on_progress)
+
+
+def _schema(
+    images: ImageSet,
+    network: Network,
+    layers: str | Sequence[str],
+    pool: Pool,
+    batch_size: int,
+) -> StoreSchema:
+    if batch_size < 1:
+        message = f"batch_size is {batch_size}: give 1 or more"
+        raise InputError(message)
+    if pool not in get_args(Pool):
+        message = f"pool is {pool!r}: choose one of {', '.join(get_args(Pool))}"
+        raise InputError(message)
+    taps = network.taps(network.resolve(layers), pool=pool)
+    types = network.layers["type"]
+    specs = tuple(
+        LayerSpec(
+            name=layer,
+            type=str(types[layer]),
+            shape=tuple(taps.shapes[layer]),
+            dtype=np.dtype(np.float32).name,
+            aliases=tuple(
+                sorted(path for path, tap in network.aliases.items() if tap == layer)
+            ),
+        )
+        for layer in taps.layers
+    )
+    parts = {
+        **network.identity_parts,
+        "images": images.digest,
+        "decode": DECODE_POLICY,
+        "layers": " ".join(taps.layers),
+        "pool": pool,
+        "dtype": "float32",
+    }
+    block = choose_block(len(images), sum(spec.row_bytes for spec in specs))
+    return StoreSchema(
+        n_images=len(images),
+        block=block,
+        batch_size=min(batch_size, block),
+        layers=specs,
+        identity=identity_of(parts),
+        parts=parts,
+        about=_about(network, pool),
+    )
+
+
+def _about(network: Network, pool: str) -> dict[str, str]:
+    return {
+        "network": network.name,
+        "pool": pool,
+        "transform": network.identity_parts["transform"],
+        "embedkit": embedkit.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _open_or_create(path: Path, schema: StoreSchema, images: ImageSet) -> Store:
+    if not path.exists():
+        arrays.create(path, schema, to_dataset(images.table))
+        return open_store(path)
+    store = open_store(path)
+    check_identity(store.schema.parts, schema.parts, where=str(path))
+    return store
+
+
+def _run(
+    store: Store,
+    images: ImageSet,
+    network: Network,
+    chosen: Settings,
+    on_progress: Callable[[Progress], None] | None,
+) -> Store:
+    """Compute the blocks that are missing."""
+    grid = store.schema.grid
+    commits = store.commits
+    todo = [block for block in range(len(grid)) if block not in commits]
+    if not todo:
+        return store
+    spooled = store.path / PRIVATE / "spool"
+    spooled.mkdir(exist_ok=True)
+    job = Job(
+        store=str(store.path),
+        identity=store.schema.identity,
+        network=network.spool(spooled),
+        pool=store.schema.about["pool"],
+        source=images.source.spooled(spooled),
+        decode_threads=chosen.decode_threads,
+    )
+    began = time.perf_counter()
+    before = done = sum(each.stop - each.start for each in commits.values())
+    failed = sum(len(each.failures) for each in commits.values())
+    for report in _reports(job, todo, chosen):
+        done += report.n_images
+        failed += report.n_failed
+        if on_progress is not None:
+            on_progress(
+                Progress(
+                    images_done=done,
+                    n_images=grid.n_images,
+                    images_before=before,
+                    n_failed=failed,
+                    seconds=time.perf_counter() - began,
+                )
+            )
+    store.finish()
+    shutil.rmtree(spooled, ignore_errors=True)
+    return store
+
+
+def _reports(job: Job, todo: list[int], chosen: Settings) -> Iterator[BlockReport]:
+    try:
+        client = get_client()
+    except ValueError:
+        return _in_process(job, todo, chosen)
+    return _on_cluster(client, job, todo, chosen)
+
+
+def _in_process(job: Job, todo: list[int], chosen: Settings) -> Iterator[BlockReport]:
+    """Run the blocks on Dask's configured scheduler, a window at a time."""
+    task = dask.delayed(extract_block, pure=False)
+    window = chosen.window * CPU_COUNT
+    for first in range(0, len(todo), window):
+        yield from dask.compute(
+            *(task(job, block) for block in todo[first : first + window])
+        )
+
+
+def _on_cluster(
+    client: Client, job: Job, todo: list[int], chosen: Settings
+) -> Iterator[BlockReport]:
+    """Keep a bounded window of blocks in flight on a distributed cluster.
+
+    No task asks for resources: that would switch off the scheduler's queueing, and one
+    dying worker would then take the whole window with it.
+    """
+    waiting = iter(todo)
+    run = f"{job.identity[:8]}-{time.time_ns():x}"
+
+    def submit(blocks: Iterable[int]) -> list[Any]:
+        return [
+            client.submit(
+                extract_block,
+                job,
+                block,
+                key=f"extract_block-{run}-{block}",
+                pure=False,
+                retries=chosen.retries,
+            )
+            for block in blocks
+        ]
+
+    window = chosen.window * max(1, sum(client.nthreads().values()))
+    running = as_completed(submit(_take(waiting, window)))
+    for future in running:
+        yield future.result()
+        future.release()
+        running.update(submit(_take(waiting, 1)))
+
+
+def _take(items: Iterator[int], n: int) -> list[int]:
+    return [item for _, item in zip(range(n), items, strict=False)]

@@ -1,0 +1,336 @@
+"""The whole run: every scheduler, interruption, and what is refused."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import embedkit as ek
+from embedkit.errors import (
+    IdentityMismatch,
+    InputError,
+    NetworkError,
+    SourceError,
+    StoreError,
+)
+from embedkit.extraction import driver
+from embedkit.networks.bundled.digits_data import digits_split
+
+
+def _hashes(store):
+    """Hash every file of every layer, by relative path."""
+    root = store.path / "layers"
+    return {
+        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(root.rglob("*"))
+        if file.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Eighty held-out digits as an array, and their labels."""
+    split = digits_split()
+    return np.repeat(split.test_images[:80, ..., None], 3, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def reference(digits, tmp_path_factory):
+    """The digits through the bundled network, one block after the other."""
+    path = tmp_path_factory.mktemp("reference") / "digits.zarr"
+    with dask.config.set(scheduler="synchronous"):
+        return ek.extract(digits, "embedkit/digits", path, layers="all")
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
+def test_the_bytes_do_not_depend_on_the_local_scheduler(
+    scheduler, digits, reference, tmp_path
+):
+    """Threads and one after the other write identical files."""
+    with dask.config.set(scheduler=scheduler):
+        store = ek.extract(digits, "embedkit/digits", tmp_path / "d.zarr", layers="all")
+
+    assert store.complete
+    assert _hashes(store) == _hashes(reference)
+
+
+def test_the_bytes_do_not_depend_on_a_cluster_of_threads(digits, reference, tmp_path):
+    """A distributed cluster inside this process writes identical files."""
+    with (
+        LocalCluster(
+            processes=False, n_workers=2, threads_per_worker=2, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster),
+    ):
+        store = ek.extract(digits, "embedkit/digits", tmp_path / "d.zarr", layers="all")
+
+    assert _hashes(store) == _hashes(reference)
+
+
+@pytest.mark.slow
+def test_two_worker_processes_write_the_same_bytes(digits, reference, tmp_path):
+    """Real processes, reading pixels and weights from files, write identical files."""
+    with ek.connect(n_workers=2, dashboard_port=0) as client:
+        store = ek.extract(digits, "embedkit/digits", tmp_path / "d.zarr", layers="all")
+        workers = {name for name, runs in client.run(_loaded_networks).items() if runs}
+
+    assert len(workers) == 2
+    assert _hashes(store) == _hashes(reference)
+
+
+def _loaded_networks():
+    from embedkit.networks import spool
+
+    return len(spool._loaded)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    digits, reference, tmp_path, monkeypatch
+):
+    """Ctrl-C keeps what is committed; the next call does the rest, to the same bytes."""
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(driver, "CPU_COUNT", 1)
+    path, seen = tmp_path / "cut.zarr", []
+    with dask.config.set({"scheduler": "synchronous", "embedkit.window": 1}):
+        with pytest.raises(KeyboardInterrupt):
+            ek.extract(
+                digits, "embedkit/digits", path, layers="all", on_progress=interrupt
+            )
+        before = ek.open_store(path).commits
+        store = ek.extract(
+            digits, "embedkit/digits", path, layers="all", on_progress=seen.append
+        )
+
+    assert 0 < len(before) < len(store.schema.grid)
+    assert seen[0].images_before == 32 * len(before)
+    assert len(seen) == len(store.schema.grid) - len(before)
+    assert store.complete
+    assert _hashes(store) == _hashes(reference)
+    assert not list(store.path.rglob("*.partial"))
+    assert not (store.path / "_embedkit" / "spool").exists()
+
+
+def test_a_finished_store_is_not_touched(photos, network, tmp_path, monkeypatch):
+    """The same call again computes nothing and hands the store back."""
+    ek.extract(photos, network, tmp_path / "s.zarr")
+    monkeypatch.setattr(driver, "_reports", None)
+
+    again = ek.extract(photos, network, tmp_path / "s.zarr")
+
+    assert again.complete
+
+
+def test_progress_adds_up(photos, network, tmp_path):
+    """Images done grow to all of them, and bad ones are counted."""
+    seen = []
+
+    ek.extract(photos, network, tmp_path / "s.zarr", on_progress=seen.append)
+
+    assert [each.images_done for each in seen] == sorted(
+        each.images_done for each in seen
+    )
+    assert (seen[-1].images_done, seen[-1].n_images) == (40, 40)
+    assert (seen[-1].n_failed, seen[-1].images_before) == (1, 0)
+    assert seen[-1].seconds > 0
+
+
+def test_labels_and_reasons_are_in_the_store(photos, network, tmp_path):
+    """Class folders become labels; the bad image has a status and a reason."""
+    store = ek.extract(photos, network, tmp_path / "s.zarr", layers="last")
+
+    images = store.images
+    x = store["fc"]
+
+    assert images["label"].value_counts().to_dict() == {"cat": 20, "dog": 20}
+    assert images.index[images["status"] == "unreadable"].tolist() == ["dog/17.png"]
+    assert images.loc["dog/17.png", "error"]
+    assert x.sizes == {"image": 40, "feature": 4}
+    assert (
+        np.isnan(x.values).all(axis=1).tolist()
+        == (images["status"] == "unreadable").tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("pool", "dims"),
+    [
+        ("avg", ("image", "feature")),
+        ("max", ("image", "feature")),
+        ("flatten", ("image", "feature")),
+        ("none", ("image", "channel", "y", "x")),
+    ],
+)
+def test_every_pooling_has_its_shape(pool, dims, photos, network, tmp_path):
+    """Pooled layers are vectors; unpooled ones are maps whose mean is the average."""
+    store = ek.extract(
+        photos, network, tmp_path / "s.zarr", layers=["conv2"], pool=pool
+    )
+
+    x = store["conv2"]
+
+    assert x.dims == dims
+    pooled = ek.extract(photos, network, tmp_path / "avg.zarr", layers=["conv2"])
+    good = x["status"].values == "ok"
+    maps = x.values[good].reshape(good.sum(), 8, -1)
+    reduced = {
+        "avg": maps[..., 0],
+        "max": maps[..., 0],
+        "flatten": maps.mean(2),
+        "none": maps.mean(2),
+    }[pool]
+    if pool == "max":
+        assert (reduced >= pooled["conv2"].values[good]).all()
+    else:
+        np.testing.assert_allclose(
+            reduced, pooled["conv2"].values[good], rtol=1e-5, atol=1e-6
+        )
+
+
+def test_another_identity_is_refused_and_named(photos, network, tmp_path):
+    """Other layers, pooling, weights or images never extend a store."""
+    path = tmp_path / "s.zarr"
+    ek.extract(photos, network, path)
+    before = _hashes(ek.open_store(path))
+
+    with pytest.raises(IdentityMismatch, match="other pool") as pool:
+        ek.extract(photos, network, path, pool="max")
+    with pytest.raises(IdentityMismatch, match="other layers") as layers:
+        ek.extract(photos, network, path, layers="all")
+    with pytest.raises(IdentityMismatch) as network_parts:
+        ek.extract(photos, "embedkit/digits", path)
+    (photos / "cat" / "new.png").write_bytes((photos / "cat" / "00.png").read_bytes())
+    with pytest.raises(IdentityMismatch, match="other images"):
+        ek.extract(photos, network, path)
+
+    assert (pool.value.parts, layers.value.parts) == (("pool",), ("layers",))
+    assert {"weights", "transform"} <= set(network_parts.value.parts)
+    assert _hashes(ek.open_store(path)) == before
+
+
+def test_the_batch_size_of_a_store_is_its_own(photos, network, tmp_path):
+    """Asking for another batch size later does not mix two in one store."""
+    store = ek.extract(photos, network, tmp_path / "s.zarr", batch_size=4)
+
+    again = ek.extract(photos, network, tmp_path / "s.zarr", batch_size=16)
+
+    assert store.schema.batch_size == again.schema.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": "nowhere"}, SourceError, "nowhere"),
+        ({"network": "resnet5O"}, NetworkError, "resnet50"),
+        ({"layers": "fcc"}, NetworkError, "Did you mean 'fc'"),
+        ({"batch_size": 0}, InputError, "batch_size is 0"),
+        ({"pool": "median"}, (InputError, NetworkError), "median"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(
+    change, error, message, photos, network, tmp_path
+):
+    """A refused call writes no file at all."""
+    target = tmp_path / "deep" / "s.zarr"
+    call = {"images": photos, "network": network, "path": target} | change
+
+    with pytest.raises(error, match=message):
+        ek.extract(**call)
+
+    assert not target.parent.exists()
+
+
+def test_a_target_that_is_no_store_is_left_alone(photos, network, tmp_path):
+    """A file or a folder of something else is refused and kept."""
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(StoreError, match="is no embedkit store but a file"):
+        ek.extract(photos, network, tmp_path / "notes.txt")
+    with pytest.raises(StoreError, match="is no embedkit store but a folder"):
+        ek.extract(photos, network, photos)
+
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert len(list(photos.rglob("*.png"))) == 40
+
+
+def test_a_failure_in_a_task_reaches_the_caller_and_the_store_stays_usable(
+    photos, tmp_path, network
+):
+    """The caller sees the task's own error; mending the cause and calling again works."""
+    import torch
+
+    class Fragile:
+        broken = True
+
+        def __call__(self, image):
+            size = image.height if self.broken else 12
+            return torch.zeros(3, size, 12)
+
+        def __repr__(self):
+            return "Fragile()"
+
+    fragile = Fragile()
+    net = ek.load_network(network.module, transform=fragile)
+    with pytest.raises(NetworkError, match="make it resize to one size"):
+        ek.extract(photos, net, tmp_path / "s.zarr")
+    fragile.broken = False
+    mended = ek.load_network(network.module, transform=fragile)
+
+    store = ek.extract(photos, mended, tmp_path / "s.zarr")
+
+    assert store.complete
+
+
+_WITHOUT_EMBEDKIT = """
+import json, sys
+sys.modules["embedkit"] = None  # any import of it now fails
+import xarray as xr
+path = sys.argv[1]
+tree = xr.open_datatree(path)
+layer = xr.open_zarr(path, group="layers/fc")
+print(json.dumps({
+    "groups": sorted(tree["layers"].children),
+    "labels": tree["label"].values.tolist()[:2],
+    "first": layer["activation"].values[0].tolist(),
+    "dims": list(layer["activation"].dims),
+    "by_id": tree["layers/fc"].sel(image="cat/00.png")["activation"].values.tolist(),
+}))
+"""
+
+
+def test_plain_xarray_reads_a_store_without_embedkit(photos, network, tmp_path):
+    """Promise 5: a process that cannot import embedkit opens the tree and a layer."""
+    store = ek.extract(photos, network, tmp_path / "s.zarr", layers="all")
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _WITHOUT_EMBEDKIT, str(store.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["groups"] == sorted(store)
+    assert found["labels"] == ["cat", "cat"]
+    assert found["dims"] == ["image", "feature"]
+    assert found["first"] == store["fc"].values[0].tolist() == found["by_id"]
+
+
+def test_a_store_made_from_an_array_has_its_own_ids(digits, tmp_path):
+    """Pixels in memory need no files; the spooled copy does not stay."""
+    store = ek.extract(
+        digits[:40], "embedkit/digits", tmp_path / "d.zarr", layers="last"
+    )
+
+    assert store.images.index[0] == "0000"
+    assert not list(store.path.rglob("*.npy"))
+    assert xr.open_zarr(store.path)["status"].values.tolist() == ["ok"] * 40

@@ -1,0 +1,149 @@
+"""From a name, or a module of one's own, to a `Network`."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from embedkit.errors import InputError, NetworkError, did_you_mean
+from embedkit.networks.bundled.digits import WEIGHTS, DigitsNetwork, DigitsTransform
+from embedkit.networks.network import Network, Transform
+from embedkit.networks.weights import load_strictly, read_weights
+
+Weights = str | os.PathLike[str] | None
+
+_BUNDLED = "embedkit/digits"
+_SEED = 0
+
+
+def load_network(
+    network: str | nn.Module,
+    *,
+    weights: Weights = "default",
+    transform: Transform | None = None,
+) -> Network:
+    """Load a network to look at images with.
+
+    Parameters
+    ----------
+    network : str or Module
+        ``"embedkit/digits"``, which comes with embedkit; the name of any classification
+        network of torchvision, such as ``"resnet50"``, where
+        ``"resnet50.IMAGENET1K_V1"`` chooses among its weights; or a module of your own,
+        of which a copy is made.
+    weights : "default", path or None, default "default"
+        ``"default"``: those of the name (downloaded once), or those a module holds. A
+        path: a state dict in a .pt, .pth or .safetensors file, which has to fit exactly.
+        None: random weights, the same ones every time; a module keeps its own.
+    transform : callable, optional
+        From a PIL image to a float tensor (C, H, W). By default the one that the
+        network's published weights were trained with. A module of your own needs it.
+
+    Returns
+    -------
+    Network
+        In evaluation mode. Neither the module given nor the state of any random number
+        generator has changed.
+
+    Raises
+    ------
+    InputError
+        When `network` is neither a name nor a module, or a module without `transform`.
+    NetworkError
+        When the name is unknown, the weights cannot be downloaded, read or loaded, or
+        the network cannot be traced.
+    MissingDependencyError
+        When torchvision is missing or does not fit the installed PyTorch.
+
+    Examples
+    --------
+    >>> load_network("embedkit/digits").resolve("stages")
+    ('stage1.relu_1', 'stage2.relu_1', 'stage3.relu_1', 'fc')
+    """
+    if isinstance(network, nn.Module):
+        return _load_module(network, weights=weights, transform=transform)
+    name = _name(network)
+    load = _load_digits if name == _BUNDLED else _load_torchvision
+    return load(name, weights=weights, transform=transform)
+
+
+def _name(network: object) -> str:
+    if isinstance(network, str):
+        return network
+    message = (
+        f"a network of type {type(network).__name__} was given: pass a name such as "
+        "'resnet50' or a torch.nn.Module"
+    )
+    raise InputError(message)
+
+
+def _load_module(
+    module: nn.Module, *, weights: Weights, transform: Transform | None
+) -> Network:
+    name = type(module).__name__
+    if transform is None:
+        message = (
+            f"the module {name} was given without a transform: pass what turns a PIL "
+            "image into its input, for instance transform=torchvision.transforms.Compose("
+            "[Resize((224, 224)), ToTensor()])"
+        )
+        raise InputError(message)
+    own = copy.deepcopy(module)
+    if weights is not None and weights != "default":
+        load_strictly(own, read_weights(weights), name=name, source=weights)
+    return Network(own, name=name, transform=transform)
+
+
+def _load_digits(
+    name: str, *, weights: Weights, transform: Transform | None
+) -> Network:
+    module = _random(DigitsNetwork)
+    if weights is not None:
+        path = WEIGHTS if weights == "default" else weights
+        load_strictly(module, read_weights(path), name=name, source=path)
+    return Network(module, name=name, transform=transform or DigitsTransform())
+
+
+def _load_torchvision(
+    asked: str, *, weights: Weights, transform: Transform | None
+) -> Network:
+    from embedkit.networks import torchvision_adapter as adapter
+
+    name, dot, variant = asked.partition(".")
+    known = adapter.names()
+    if name not in known:
+        nearest = did_you_mean(asked, [*known, _BUNDLED])
+        message = (
+            f"there is no network {asked!r} in torchvision or embedkit. {nearest} "
+            "Any other can be passed as a torch.nn.Module with transform="
+        )
+        raise NetworkError(message)
+    entry = adapter.find_weights(name, variant if dot else "DEFAULT")
+    if weights == "default":
+        module = _random(lambda: adapter.download(name, entry))
+    else:
+        module = _random(lambda: adapter.build(name))
+        if weights is not None:
+            state = adapter.modern_keys(name, read_weights(weights))
+            load_strictly(module, state, name=asked, source=weights)
+    bound = transform or adapter.transform_of(entry)
+    return Network(module, name=asked, transform=bound)
+
+
+def _random(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return what `make` makes, its weights drawn from a generator of their own."""
+    with _own_generator():
+        return make()
+
+
+@contextmanager
+def _own_generator() -> Iterator[None]:
+    # Only the CPU's: torch.manual_seed would reach the GPUs' as well.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(_SEED)
+        yield

@@ -1,0 +1,128 @@
+"""Measure the layers of a traced network on one picture: shapes, positions, operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from embedkit.networks.layers import Layer
+from embedkit.networks.pooling import position_axes
+
+_BATCH = 2
+"""Images measured at once. With one, any leading 1 would look like a batch."""
+
+_TO_CHANNELS_LAST = (0, 2, 3, 1)
+_TO_CHANNELS_FIRST = (0, 3, 1, 2)
+_CHANNELS_LAST_MODULES = (nn.Linear, nn.LayerNorm)
+_CHANNELS_FIRST_MODULES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm)
+
+
+@contextmanager
+def _visible_attention() -> Iterator[None]:
+    """Keep attention out of its fused kernels, which hide their operations."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(value=False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(value=before)
+
+
+def node_type(node: fx.Node, module: nn.Module) -> str:
+    """Return the class of a module, or the name of a function, method or attribute."""
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target))).__name__
+    return str(getattr(node.target, "__name__", node.target))
+
+
+class LayerMeter(fx.Interpreter):
+    """Run a graph once, node by node, and note what a table of layers has to say.
+
+    A node is a layer when its value depends on the input and is a floating tensor with
+    the batch in front. Values of four axes are (B, C, H, W) unless the network moved its
+    channels to the end (a permutation did, or a module works there), as Swin does:
+    pooling must then run over other axes, and would be silently wrong otherwise.
+
+    Parameters
+    ----------
+    module : GraphModule
+        What to run.
+    names : dict
+        The canonical names of its nodes, by their names in the graph.
+    """
+
+    def __init__(self, module: fx.GraphModule, names: dict[str, str]) -> None:
+        super().__init__(module)
+        self.layers: list[Layer] = []
+        self._names = names
+        self._from_input: set[fx.Node] = set()
+        self._channels_last: set[fx.Node] = set()
+        self._counter = FlopCounterMode(display=False)
+
+    def measure(self, image: Tensor) -> list[Layer]:
+        """Return the layers, in execution order, for an `image` (C, H, W)."""
+        batch = image.expand(
+            _BATCH, *image.shape
+        ).clone()  # clone: it may work in place
+        with torch.inference_mode(), _visible_attention(), self._counter:
+            self.run(batch)
+        return self.layers
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run a node and note it if it is a layer."""
+        value = super().run_node(n)
+        if n.op == "placeholder" or self._from_input.intersection(n.all_input_nodes):
+            self._from_input.add(n)
+            if n.name in self._names and _is_batch(value):
+                self.layers.append(self._layer(n, value))
+        return value
+
+    def _layer(self, node: fx.Node, value: Tensor) -> Layer:
+        if value.ndim == 4 and self._is_channels_last(node):
+            self._channels_last.add(node)
+        return Layer(
+            name=self._names[node.name],
+            type=node_type(node, self.module),
+            is_module=node.op == "call_module",
+            shape=tuple(value.shape[1:]),
+            axes=position_axes(value.ndim, channels_last=node in self._channels_last),
+            flops=self._counter.get_total_flops() // _BATCH,
+        )
+
+    def _is_channels_last(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            module = self.module.get_submodule(str(node.target))
+            if isinstance(module, _CHANNELS_FIRST_MODULES):
+                return False
+            # Not isinstance: ConvNeXt's LayerNorm2d is one and puts channels back.
+            if type(module) in _CHANNELS_LAST_MODULES:
+                return True
+        order = self._permutation(node)
+        if order in (_TO_CHANNELS_LAST, _TO_CHANNELS_FIRST):
+            return order == _TO_CHANNELS_LAST
+        return any(each in self._channels_last for each in node.all_input_nodes)
+
+    def _permutation(self, node: fx.Node) -> tuple[int, ...] | None:
+        """Return the order of axes that a node of any kind asks for, if it does."""
+        if node_type(node, self.module).lower() != "permute":
+            return None
+        if node.op == "call_module":
+            order: Any = self.module.get_submodule(str(node.target)).dims
+        else:
+            given = node.args[1:] or tuple(node.kwargs.values())[-1:]
+            order = given[0] if len(given) == 1 else given
+        return tuple(axis % len(order) for axis in order)
+
+
+def _is_batch(value: object) -> bool:
+    """Tell whether a value is a floating tensor of one or more numbers per image."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    shape = tuple(value.shape)
+    return len(shape) > 0 and shape[0] == _BATCH and math.prod(shape) > 0

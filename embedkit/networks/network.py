@@ -1,0 +1,237 @@
+"""A network as embedkit sees it: layers to name, taps to read, an identity to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from embedkit.errors import InputError, NetworkError, did_you_mean
+from embedkit.networks.identity import (
+    architecture_digest,
+    combine,
+    describe_transform,
+)
+from embedkit.networks.layers import (
+    Layer,
+    layer_table,
+    module_aliases,
+    resolve_layers,
+)
+from embedkit.networks.pooling import Pool
+from embedkit.networks.spool_file import Spooled, write_spool
+from embedkit.networks.taps import TapGraph, measure, trace
+from embedkit.networks.weights import weights_digest
+
+Transform: TypeAlias = Callable[[Image.Image], Tensor]
+"""From an image of any size to a float tensor (C, H, W) of the network's size."""
+
+_PROBE_SIZE = (512, 384)  # a common photo's shape; its content is of no account
+_PROBE_GREY = (128, 128, 128)
+
+
+class Network:
+    """A network in evaluation mode, and the transform that its weights expect.
+
+    Use `embedkit.networks.load.load_network` to get one.
+
+    Parameters
+    ----------
+    module : Module
+        Becomes the network's own: it is put into evaluation mode and frozen.
+    name : str
+        For people. It is not part of the identity.
+    transform : callable
+        From a PIL image to a float tensor (C, H, W).
+
+    Attributes
+    ----------
+    name : str
+        What was asked for.
+    transform : callable
+        As given.
+
+    Raises
+    ------
+    NetworkError
+        When the module cannot be traced.
+    """
+
+    def __init__(self, module: nn.Module, *, name: str, transform: Transform) -> None:
+        self.name = name
+        self.transform = transform
+        self._module = module.eval().requires_grad_(requires_grad=False)
+        self._traced = trace(self._module, name=name)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
+        return self._module
+
+    @cached_property
+    def _probe(self) -> NDArray[np.float32]:
+        return self.prepare(Image.new("RGB", _PROBE_SIZE, _PROBE_GREY))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """What the transform gives and the network takes: (channels, rows, columns)."""
+        return self._probe.shape
+
+    @cached_property
+    def _layers(self) -> tuple[Layer, ...]:
+        return tuple(measure(self._traced, self._probe, name=self.name))
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """Every layer that can be tapped, in execution order.
+
+        Indexed by ``layer``. Columns: ``type`` (of the module or function), ``shape``
+        (of one image's value), ``features`` (after average pooling), ``nbytes`` (of
+        these as float32) and ``flops`` (floating point operations of one image's forward
+        pass up to and with this layer; multiply and add are two).
+        """
+        return layer_table(self._layers)
+
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """The canonical tap for every module path: the last tap inside the module."""
+        paths = {path for path, _ in self._module.named_modules()}
+        found = module_aliases([layer.name for layer in self._layers])
+        return {path: name for path, name in found.items() if path in paths}
+
+    @cached_property
+    def identity_parts(self) -> dict[str, str]:
+        """Digests or descriptions of architecture, weights and transform."""
+        return {
+            "architecture": architecture_digest(self._traced),
+            "weights": weights_digest(self._module),
+            "transform": describe_transform(self.transform),
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of `identity_parts`, as hexadecimal digits."""
+        return combine(self.identity_parts)
+
+    def resolve(self, layers: str | Sequence[str] = "stages") -> tuple[str, ...]:
+        """Return the canonical names of the layers asked for.
+
+        Parameters
+        ----------
+        layers : str or sequence of str, default "stages"
+            Taps (``"layer1.0.relu_1"``), modules (``"layer4"``: its last tap), patterns
+            (``"*.add"``), or presets: ``"all"``, ``"last"``, and ``"stages"`` for one
+            tap of each spatial resolution and the last vector (defined in
+            `embedkit.networks.layers.stages`). A sequence may mix them.
+
+        Returns
+        -------
+        tuple of str
+            In execution order, without repetition.
+
+        Raises
+        ------
+        NetworkError
+            When there is no such layer.
+        """
+        return resolve_layers(layers, self._layers, network=self.name)
+
+    def prepare(self, image: Image.Image) -> NDArray[np.float32]:
+        """Return an image as the network takes it.
+
+        Parameters
+        ----------
+        image : PIL image
+            Of any size.
+
+        Returns
+        -------
+        ndarray of float32, shape (C, H, W)
+            Contiguous.
+
+        Raises
+        ------
+        NetworkError
+            When the transform gives anything but a floating tensor of three axes.
+        """
+        tensor: object = self.transform(image)
+        if not isinstance(tensor, Tensor):
+            found = f"a {type(tensor).__name__}"
+        elif tensor.ndim != 3 or not tensor.is_floating_point():
+            found = f"a tensor {tuple(tensor.shape)} of {tensor.dtype}"
+        else:
+            wide = tensor.detach().cpu().float()
+            return np.array(wide.numpy(), order="C")
+        message = (
+            f"the transform of network {self.name} gave {found}: it has to give a "
+            "floating tensor of shape (channels, rows, columns)"
+        )
+        raise NetworkError(message)
+
+    def taps(self, layers: str | Sequence[str], *, pool: Pool = "avg") -> TapGraph:
+        """Return the network as a function from batches to pooled layers.
+
+        Parameters
+        ----------
+        layers : str or sequence of str
+            As for `resolve`.
+        pool : {"avg", "max", "flatten", "none"}, default "avg"
+            How the value of a layer is pooled for one image.
+
+        Returns
+        -------
+        TapGraph
+            Its `forward` computes nothing behind the last of the layers.
+
+        Raises
+        ------
+        NetworkError
+            When there is no such layer.
+        InputError
+            When there is no such way of pooling.
+        """
+        if pool not in get_args(Pool):
+            message = f"there is no pool {pool!r}. {did_you_mean(pool, get_args(Pool))}"
+            raise InputError(message)
+        wanted = frozenset(self.resolve(layers))
+        chosen = [layer for layer in self._layers if layer.name in wanted]
+        return TapGraph(self._traced, chosen, pool=pool)
+
+    def spool(self, folder: str | Path) -> Spooled:
+        """Write the network to a file, for `load_spooled` in other processes.
+
+        Parameters
+        ----------
+        folder : path
+            Made if need be. The file is named by the identity and written at once and
+            whole; if it is there already, with the same content, it is left alone.
+
+        Returns
+        -------
+        Spooled
+            The file's path and digest, a few bytes to send around.
+        """
+        parts = (self._module, self.transform, self.name)
+        return write_spool(parts, Path(folder), identity=self.identity)
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self._module.parameters())
+        size = "×".join(map(str, self._probe.shape))
+        return (
+            f"{self.name} · {len(self._layers)} layers · {_human(count)} parameters "
+            f"· input {size}"
+        )
+
+
+def _human(count: int) -> str:
+    for size, unit in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)

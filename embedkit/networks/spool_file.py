@@ -1,0 +1,168 @@
+"""Hand a network to other processes: one file, named by identity, checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+import cloudpickle
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from embedkit.errors import CorruptStore, NetworkError
+from embedkit.networks.taps import FOREIGN_ERRORS
+
+Parts = tuple[nn.Module, Callable[[Image.Image], Tensor], str]
+"""Module, transform and name: what a network is made of again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A network in a file.
+
+    Attributes
+    ----------
+    path : str
+        Where it is.
+    sha256 : str
+        Of the file's bytes, as hexadecimal digits.
+    """
+
+    path: str
+    sha256: str
+
+
+def _tensor(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """Make a tensor from its bytes."""
+    flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0)
+    return flat.to(dtype).reshape(shape)
+
+
+def _parameter(data: bytes, dtype: torch.dtype, shape: tuple[int, ...]) -> nn.Parameter:
+    """Make a frozen parameter from its bytes."""
+    return nn.Parameter(_tensor(data, dtype, shape), requires_grad=False)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+    """Pickle tensors by value alone, so that equal networks give equal files.
+
+    PyTorch's own way writes down addresses.
+    """
+
+    def reducer_override(self, obj: object) -> object:
+        if not _is_plain(obj):
+            return super().reducer_override(obj)
+        make = _parameter if isinstance(obj, nn.Parameter) else _tensor
+        flat = obj.detach().cpu().contiguous().reshape(-1)
+        data = flat.view(torch.uint8).numpy().tobytes()
+        return make, (data, obj.dtype, tuple(obj.shape))
+
+
+def _is_plain(obj: object) -> TypeGuard[Tensor]:
+    """Tell whether bytes, type and shape are all there is to a tensor."""
+    # Subclasses know better how they are made again, and so do sparse tensors.
+    if not isinstance(obj, Tensor) or type(obj) not in (Tensor, nn.Parameter):
+        return False
+    return obj.layout == torch.strided and not obj.is_quantized
+
+
+def write_spool(parts: Parts, folder: Path, *, identity: str) -> Spooled:
+    """Write a network to ``network-<identity>.pkl`` in a folder.
+
+    Parameters
+    ----------
+    parts : tuple
+        Module, transform and name.
+    folder : Path
+        Made if need be.
+    identity : str
+        Of the network. Its beginning names the file.
+
+    Returns
+    -------
+    Spooled
+        Path and digest. A file that has that digest is left alone.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=5).dump(parts)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.resolve() / f"network-{identity[:16]}.pkl"
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        _write_whole(path, data)
+    return Spooled(path=str(path), sha256=digest)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that nobody ever sees part of it, even after a power cut."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)  # mkstemp lets nobody else read, and workers may be others
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_spool(spooled: Spooled) -> Parts:
+    """Return the parts of the network in a file.
+
+    Parameters
+    ----------
+    spooled : Spooled
+        What `write_spool` returned.
+
+    Returns
+    -------
+    tuple
+        Module, transform and name.
+
+    Raises
+    ------
+    CorruptStore
+        When the file's bytes are not those that were written. They are compared before
+        anything in them is looked at.
+    NetworkError
+        When the file is not there, or needs a module that this process cannot import.
+    """
+    try:
+        data = Path(spooled.path).read_bytes()
+    except OSError as error:
+        message = (
+            f"network file {spooled.path!r} cannot be read here ({error.strerror}): put "
+            "it on a file system that all workers see"
+        )
+        raise NetworkError(message) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != spooled.sha256:
+        message = (
+            f"network file {spooled.path!r} has SHA-256 {found[:12]}… and "
+            f"{spooled.sha256[:12]}… was written: delete it and run the call again"
+        )
+        raise CorruptStore(message)
+    return _unpickle(data, spooled.path)
+
+
+def _unpickle(data: bytes, path: str) -> Parts:
+    try:
+        parts: Parts = pickle.loads(data)
+    except (*FOREIGN_ERRORS, ImportError, pickle.UnpicklingError) as error:
+        message = (
+            f"network file {path!r} cannot be loaded in this process ({error}): its "
+            "classes have to be importable on every worker, in the same versions"
+        )
+        raise NetworkError(message) from error
+    return parts

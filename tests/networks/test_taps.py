@@ -1,0 +1,350 @@
+"""Every tap is what the network computed, bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+from embedkit.errors import InputError, NetworkError
+from embedkit.networks.load import load_network
+from embedkit.networks.network import Network
+
+calls: list[str] = []
+
+
+def explode(x):
+    """A step that must not run when nothing behind it is asked for."""
+    calls.append("explode")
+    return x * 2
+
+
+fx.wrap("explode")
+
+
+class SharedThreeTimes(nn.Module):
+    """One rectifier for three values, always in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.relu(self.conv(x))
+        x = self.relu(self.conv(x))
+        return self.relu(self.conv(x) - 0.5)
+
+
+class InPlaceOnView(nn.Module):
+    """Writes through a view into the value it was cut from."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x):
+        whole = self.conv(x)
+        half = whole[:, :3]
+        half.mul_(0)
+        return whole.flatten(1)
+
+
+class ShortcutSum(nn.Module):
+    """Adds to itself, by the operator and by the method."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.second = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        out = self.second(self.first(x))
+        out += x
+        out.add_(x)
+        return out
+
+
+class FunctionalInPlace(nn.Module):
+    """Rectifies by a function, in place, and then sums up."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        x = self.norm(x)
+        x = functional.relu(x, inplace=True)
+        x = x.sigmoid_()
+        return functional.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+class WorksOnItsInput(nn.Module):
+    """Overwrites what it is given."""
+
+    def forward(self, x):
+        return x.mul_(0).add_(1)
+
+
+class StopsHalfway(nn.Module):
+    """Has a step behind its first layer that can be counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return explode(self.conv(x))
+
+
+class DependsOnValues(nn.Module):
+    """Does one thing or another."""
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+class KeepsConstant(nn.Module):
+    """Holds a constant in its code."""
+
+    def forward(self, x):
+        return x + torch.tensor([[[1.0]], [[2.0]], [[3.0]]])
+
+
+class ManyRanks(nn.Module):
+    """Gives values of one to five axes, and some that are no layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((2, 3), 0.5))
+
+    def forward(self, x):
+        count = x.shape[0]
+        tokens = x.flatten(2)
+        video = x.reshape(count, 3, 2, -1, x.shape[3])
+        vector = tokens.sum((1, 2))
+        whole = vector > 0
+        first, second = tokens.chunk(2, dim=2)
+        constant = self.scale * 2
+        return (video, whole, first * constant.sum(), second)
+
+
+def little(module: nn.Module) -> Network:
+    """A network of a module for pictures of 8 × 8."""
+    torch.manual_seed(0)
+    return load_network(module, transform=lambda image: torch.zeros(3, 8, 8))
+
+
+def assert_exact(network, batch, truth):
+    """Compare every tap with the truth, unpooled and averaged."""
+    expected = truth(network.module, batch)
+    raw = network.taps("all", pool="none").forward(batch)
+    averaged = network.taps("all").forward(batch)
+    assert raw
+    for layer, found in raw.items():
+        value = expected[layer]
+        assert found.shape == tuple(value.shape)
+        np.testing.assert_array_equal(found, value.numpy(), err_msg=layer)
+        axes = {4: (2, 3), 3: (1,)}.get(value.ndim)
+        pooled = value.mean(axes) if axes else value.flatten(1)
+        np.testing.assert_array_equal(averaged[layer], pooled.numpy(), err_msg=layer)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        SharedThreeTimes,
+        InPlaceOnView,
+        ShortcutSum,
+        FunctionalInPlace,
+        WorksOnItsInput,
+        KeepsConstant,
+    ],
+)
+def test_nasty_modules_are_exact(module, truth, noise):
+    """Repeated modules, views, sums and functions in place change no tap."""
+    assert_exact(little(module()), noise(4, 3, 8, 8), truth)
+
+
+def test_bundled_network_is_exact(digits, truth, noise):
+    """All 31 taps of the bundled network are its true values."""
+    assert_exact(digits, noise(8, 1, 16, 16), truth)
+    assert len(digits.layers) == 31
+
+
+def test_resnet18_is_exact(resnet18, truth, noise):
+    """All taps of a residual network with random weights are its true values."""
+    assert_exact(resnet18, noise(2, 3, 64, 64), truth)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("squeezenet1_0", "squeezenet1_0_imagenet_deepcompression.pt"),
+        ("mobilenet_v2", "mobilenet_v2_tf2ptq_torchvision.pt"),
+    ],
+)
+def test_real_weights_are_exact(name, file, weights_folder, truth, noise):
+    """Trained networks, whose values have other ranges, are exact too."""
+    network = load_network(name, weights=weights_folder / file)
+    assert_exact(network, noise(2, 3, 96, 96), truth)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"), [("vgg11_bn", 64), ("densenet121", 64), ("vit_b_16", 224)]
+)
+def test_large_networks_are_exact(name, size, truth, noise):
+    """A flat, a dense and a token network give their true values."""
+    network = load_network(name, weights=None)
+    assert_exact(network, noise(2, 3, size, size), truth)
+
+
+@pytest.mark.slow
+def test_common_extractor_is_wrong_where_taps_are_right(truth, noise):
+    """Handing out tensors spoils a quarter of resnet50; none of ours is spoilt."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    network, batch = load_network("resnet50", weights=None), noise(2, 3, 64, 64)
+    expected = truth(network.module, batch)
+    common = create_feature_extractor(
+        network.module,
+        eval_return_nodes=list(expected),
+        train_return_nodes=list(expected),
+    ).eval()
+    with torch.inference_mode():
+        theirs = common(torch.tensor(batch))
+    ours = network.taps("all", pool="none").forward(batch)
+
+    wrong = [name for name in expected if not theirs[name].equal(expected[name])]
+
+    assert len(expected) == 175
+    assert len(wrong) >= 0.25 * len(expected)
+    assert all(np.array_equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resnet18", 69),
+        ("mobilenet_v2", 83),
+        pytest.param("resnet50", 175, marks=pytest.mark.slow),
+        pytest.param("vgg11_bn", 38, marks=pytest.mark.slow),
+        pytest.param("densenet121", 431, marks=pytest.mark.slow),
+    ],
+)
+def test_names_are_torchvisions(name, count):
+    """Layers are called what torchvision's extractors call them."""
+    from torchvision.models.feature_extraction import get_graph_node_names
+
+    network = load_network(name, weights=None)
+    _, names = get_graph_node_names(network.module, suppress_diff_warning=True)
+
+    assert list(network.layers.index) == names[1:]  # without the input
+    assert len(network.layers) == count
+
+
+def test_nothing_behind_the_last_tap_runs(noise):
+    """A step that no tap needs is not computed."""
+    network = little(StopsHalfway())
+    first, last = network.taps("conv"), network.taps("explode")
+    calls.clear()
+    first.forward(noise(2, 3, 8, 8))
+    assert calls == []
+    last.forward(noise(2, 3, 8, 8))
+    assert calls == ["explode"]
+
+
+def test_batch_is_left_alone(noise):
+    """A network that overwrites its input overwrites a copy."""
+    batch = noise(2, 3, 8, 8)
+    before = batch.copy()
+    batch.flags.writeable = False
+    taps = little(WorksOnItsInput()).taps("all").forward(batch)
+    np.testing.assert_array_equal(batch, before)
+    np.testing.assert_array_equal(taps["add_"], np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "flatten", "none"])
+def test_results_are_own_contiguous_float32(digits, noise, pool):
+    """What comes out is plain memory of the promised shape that nothing else holds."""
+    graph = digits.taps(["stage1", "avgpool", "flatten", "fc"], pool=pool)
+    found = graph.forward(noise(3, 1, 16, 16))
+    assert tuple(found) == graph.layers == ("stage1.relu_1", "avgpool", "flatten", "fc")
+    for layer, array in found.items():
+        assert array.shape == (3, *graph.shapes[layer])
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        assert array.flags.owndata
+    assert not np.shares_memory(found["avgpool"], found["flatten"])
+
+
+def test_rows_do_not_depend_on_what_is_tapped(digits, noise):
+    """A layer is the same alone and among all others."""
+    batch = noise(5, 1, 16, 16)
+    together = digits.taps("all").forward(batch)
+    for layer in ("relu", "stage2.add", "fc"):
+        alone = digits.taps([layer]).forward(batch)
+        np.testing.assert_array_equal(alone[layer], together[layer])
+
+
+def test_ranks_and_what_is_no_layer(noise):
+    """Values of any rank have a shape; shapes, masks and constants are no layers."""
+    network = little(ManyRanks())
+    batch = noise(3, 3, 8, 8)
+    graph = network.taps("all")
+    found = graph.forward(batch)
+    shapes = network.layers["shape"].to_dict()
+    assert shapes == {
+        "flatten": (3, 64),
+        "reshape": (3, 2, 4, 8),
+        "sum": (),
+        "getitem_2": (3, 32),
+        "getitem_3": (3, 32),
+        "mul_1": (3, 32),
+    }
+    assert {layer: array.shape[1:] for layer, array in found.items()} == graph.shapes
+    expected = batch.sum((1, 2, 3), dtype=np.float64)
+    np.testing.assert_allclose(found["sum"][:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_device_and_repr(digits):
+    """A tap graph tells where it runs and what it gives."""
+    graph = digits.taps(["fc"], pool="none")
+    assert graph.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert repr(graph) == f"<TapGraph: 1 layers, pool 'none', on {graph.device}>"
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [np.zeros((1, 16, 16), np.float32), np.zeros((1, 1, 16, 16), np.float64)],
+    ids=["rank", "dtype"],
+)
+def test_unfit_batches_are_refused(digits, batch):
+    """A batch of another rank or type is not converted silently."""
+    with pytest.raises(
+        InputError, match=r"a batch of shape .* was given: it has to be"
+    ):
+        digits.taps("fc").forward(batch)
+
+
+def test_untraceable_network_is_refused():
+    """Control flow on values is named, with the way out."""
+    with pytest.raises(
+        NetworkError, match=r"DependsOnValues cannot be traced \(Trace.*fx\.wrap"
+    ) as caught:
+        little(DependsOnValues())
+    assert "\n" not in str(caught.value)
+
+
+def test_module_is_not_touched_by_tracing():
+    """Tracing leaves no constants on the network, so its files stay the same."""
+    network = little(KeepsConstant())
+    assert not [name for name in vars(network.module) if "constant" in name]
+    assert network.taps("add").forward(np.zeros((1, 3, 2, 2), np.float32))[
+        "add"
+    ].tolist() == [[1, 2, 3]]

@@ -1,0 +1,1 @@
+"""Lazy xarray in, xarray out: neighbors, graph, communities, clusters, map, probe."""

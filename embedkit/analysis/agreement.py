@@ -1,0 +1,132 @@
+"""How far neighbors, clusters and labels agree."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from embedkit.analysis.frame import check_variables
+from embedkit.analysis.rows import missing
+from embedkit.errors import InputError
+
+LabelsLike: TypeAlias = xr.DataArray | npt.ArrayLike
+
+
+def neighbor_accuracy(nn: xr.Dataset, labels: LabelsLike) -> float:
+    """Score how often the neighbors of an image outvote to its own label.
+
+    Parameters
+    ----------
+    nn : Dataset, dims (image, neighbor)
+        What `neighbors` returned; no image is its own neighbor, so this is
+        leave-one-out.
+    labels : DataArray or array_like, shape (N,)
+        Label of each image. Missing ones (None, NaN, an empty string) neither vote nor
+        are scored.
+
+    Returns
+    -------
+    float
+        Share of labelled images with a labelled neighbor whose majority of neighbors has
+        their label; of equally frequent labels, that of the nearest wins. NaN if there is
+        no such image.
+
+    Raises
+    ------
+    InputError
+        If there is not one label for each image.
+
+    References
+    ----------
+    Cover, Hart (1967), Nearest neighbor pattern classification.
+    """
+    check_variables(nn, asked="neighbor_accuracy", names=("indices",))
+    indices = np.asarray(nn["indices"].values)
+    codes = _codes(labels, len(indices), asked="neighbor_accuracy")
+    votes = np.append(codes, -1)[indices]  # (N, K); index -1 reads the appended -1
+    scored = (codes >= 0) & (votes >= 0).any(axis=1)
+    if not scored.any():
+        return float("nan")
+    support = sum(
+        (votes == votes[:, [slot]]) & (votes >= 0) for slot in range(votes.shape[1])
+    )  # (N, K): how many slots share the label of this one
+    winner = np.argmax(support, axis=1)  # the first of the best is the nearest
+    elected = votes[np.arange(len(votes)), winner]
+    return float(np.mean(elected[scored] == codes[scored]))
+
+
+def adjusted_rand(
+    labels_a: LabelsLike, labels_b: LabelsLike, *, noise: int = -1
+) -> tuple[float, float]:
+    """Compare two labellings by the adjusted Rand index, with and without noise.
+
+    Parameters
+    ----------
+    labels_a, labels_b : DataArray or array_like, shape (N,)
+        Labels of the same images. Images with a missing label are left out.
+    noise : int, default -1
+        The label that means noise.
+
+    Returns
+    -------
+    with_noise : float
+        Noise counted as one more cluster.
+    without_noise : float
+        Images that are noise in either labelling left out. Read both: a clustering that
+        calls everything difficult noise looks good without.
+
+    Raises
+    ------
+    InputError
+        If the labellings differ in length.
+
+    References
+    ----------
+    Hubert, Arabie (1985), Comparing partitions, equation 5.
+    """
+    a, b = np.asarray(labels_a), np.asarray(labels_b)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise InputError(
+            f"adjusted_rand got labels of shapes {a.shape} and {b.shape}; "
+            "pass two labels for each of the same images."
+        )
+    known = ~(missing(a) | missing(b))
+    clear = known & (a != noise) & (b != noise)
+    return _adjusted_rand(a[known], b[known]), _adjusted_rand(a[clear], b[clear])
+
+
+def _adjusted_rand(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Compute the index from the table of joint counts; 1 for trivially equal ones."""
+    table = pd.crosstab(a, b).to_numpy() if len(a) else np.zeros((1, 1), int)
+    together = _pairs(table).sum()
+    in_a, in_b = _pairs(table.sum(axis=1)).sum(), _pairs(table.sum(axis=0)).sum()
+    every = _pairs(np.array(len(a)))
+    expected = in_a * in_b / every if every else 0.0
+    largest = (in_a + in_b) / 2
+    return (
+        1.0
+        if largest == expected
+        else float((together - expected) / (largest - expected))
+    )
+
+
+def _pairs(counts: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Count unordered pairs within groups of these sizes."""
+    sizes: npt.NDArray[np.float64] = counts.astype(np.float64)
+    return sizes * (sizes - 1) / 2
+
+
+def _codes(labels: LabelsLike, n_images: int, *, asked: str) -> npt.NDArray[np.int64]:
+    """Give each label a number from 0, missing ones -1."""
+    values = np.asarray(labels)
+    if values.shape != (n_images,):
+        raise InputError(
+            f"{asked} got labels of shape {values.shape} for {n_images} images; "
+            "pass one label for each image."
+        )
+    codes, _ = pd.factorize(values)
+    return np.where(missing(values), -1, codes)

@@ -1,0 +1,189 @@
+"""Which layer tells a target best: a linear probe on each, with folds and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
+
+import embedkit
+from embedkit.analysis.linear_probe import (
+    SCORES,
+    LayerScores,
+    score_layer,
+    t_interval,
+    wilson,
+)
+from embedkit.analysis.table import Table, join_table
+from embedkit.analysis.target import Columns, Setup, set_up
+from embedkit.errors import InputError, did_you_mean
+
+
+def probe(  # noqa: PLR0913 - each keyword is one independent choice of the study
+    store: Mapping[str, xr.DataArray],
+    *,
+    target: str,
+    layers: str | Sequence[str] = "*",
+    table: Table | None = None,
+    on: str | None = None,
+    split: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    task: Literal["auto", "classification", "regression"] = "auto",
+) -> xr.Dataset:
+    """Train a linear model on each layer and score it on held-out images.
+
+    Parameters
+    ----------
+    store : mapping of str to DataArray
+        Layers by name, in network order: dims (image, feature), or (image, channel, y,
+        x), of which the mean over y and x is probed. An embedkit store is one.
+    target : str
+        What to predict: a column of `table`, else a coordinate of the images.
+    layers : str or sequence of str, default "*"
+        Names or patterns of the layers to probe.
+    table : DataFrame or path to CSV or Parquet, optional
+        Joined on the image id. Images it does not mention count as unlabelled.
+    on : str, optional
+        The column of `table` with the ids; found by itself if left out.
+    split : str, optional
+        Column that says "train" or "test" of each image (others are ignored): one fold.
+        By default `folds` folds, stratified for classes.
+    folds : int, default 5
+        At least 2.
+    seed : int, default 0
+        Shuffles images into folds, the same for every layer.
+    task : {"auto", "classification", "regression"}, default "auto"
+        Logistic regression or ridge. Automatic: regression for floating-point targets
+        with fractions and more than 20 distinct values.
+
+    Returns
+    -------
+    Dataset, dims (layer, fold)
+        ``accuracy``, ``balanced_accuracy``, ``f1`` (macro) or ``r2``, ``mae``;
+        ``n_train``, ``n_test`` (images), ``converged``; and ``interval`` (layer, bound):
+        95 % around the accuracy over all held-out images (Wilson), or around the mean R²
+        of the folds (Student's t). ``.attrs["best_layer"]`` has the highest mean accuracy
+        or R². Computed now, one task per layer, wherever Dask computes.
+
+    Raises
+    ------
+    InputError
+        If a layer, column or class is missing, or there is too little to train on.
+
+    References
+    ----------
+    Alain, Bengio (2016), Understanding intermediate layers using linear classifier
+    probes, section 3.
+    """
+    arrays = {
+        name: _as_rows(store[name], name) for name in _choose(layers, list(store))
+    }
+    first = next(iter(arrays.values()))
+    _check_same_images(arrays)
+    columns = Columns(
+        first, None if table is None else join_table(table, _ids(first), on=on)
+    )
+    setup = set_up(
+        columns, target=target, split=split, folds=folds, seed=seed, task=task
+    )
+    score = delayed(score_layer)
+    tasks = [
+        score(x.data, setup.target, setup.part, n_folds=setup.n_folds, task=setup.task)
+        for x in arrays.values()
+    ]
+    results: tuple[LayerScores, ...] = compute(*tasks)
+    return _assemble(list(arrays), results, setup).assign_attrs(
+        target=target, seed=seed
+    )
+
+
+def _choose(layers: str | Sequence[str], names: list[str]) -> list[str]:
+    """Resolve patterns to layers, in network order."""
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(
+                f"probe found no layer {pattern!r}. {did_you_mean(pattern, names)}"
+            )
+    chosen = [n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns)]
+    if not chosen:
+        raise InputError("probe got no layers; pass layers='*' for all.")
+    return chosen
+
+
+def _as_rows(x: xr.DataArray, name: str) -> xr.DataArray:
+    """Reduce a layer to one row per image, lazily."""
+    if x.dims == ("image", "channel", "y", "x"):
+        return x.mean(("y", "x"), dtype=np.float64, skipna=False, keep_attrs=True)
+    if x.dims != ("image", "feature"):
+        raise InputError(
+            f"probe got layer {name!r} with dims {x.dims}; "
+            "pass dims ('image', 'feature') or ('image', 'channel', 'y', 'x')."
+        )
+    return x
+
+
+def _ids(x: xr.DataArray) -> pd.Index:
+    """Image ids as text; row numbers where there are none."""
+    values = (
+        x.coords["image"].values if "image" in x.coords else np.arange(x.sizes["image"])
+    )
+    return pd.Index(values).astype(str)
+
+
+def _check_same_images(arrays: Mapping[str, xr.DataArray]) -> None:
+    """Raise unless all layers speak of the same images in the same order."""
+    names = list(arrays)
+    expected = _ids(arrays[names[0]])
+    for name in names[1:]:
+        if not expected.equals(_ids(arrays[name])):
+            raise InputError(
+                f"probe got layers {names[0]!r} and {name!r} of different images; "
+                "probe layers of one store together."
+            )
+
+
+def _assemble(
+    names: list[str], results: Sequence[LayerScores], setup: Setup
+) -> xr.Dataset:
+    """Build the Dataset from one result per layer."""
+    variables: dict[str, Any] = {
+        key: (("layer", "fold"), np.array([result.folds[key] for result in results]))
+        for key in (*SCORES[setup.task], "n_train", "n_test", "converged")
+    }
+    main = SCORES[setup.task][0]
+    intervals = [_interval(result, main) for result in results]
+    variables["interval"] = (("layer", "bound"), np.array(intervals))
+    lost = np.any([result.lost for result in results], axis=0)
+    best = int(np.argmax(variables[main][1].mean(axis=1)))  # the earlier one if equal
+    return xr.Dataset(
+        variables,
+        coords={
+            "layer": names,
+            "fold": np.arange(setup.n_folds),
+            "bound": ["low", "high"],
+        },
+        attrs={
+            "best_layer": names[best],
+            "task": setup.task,
+            "classes": setup.classes,
+            "n_images": int(np.sum((setup.part >= 0) & ~lost)),
+            "n_excluded": int(np.sum(~setup.readable | lost)),
+            "n_unlabelled": int(np.sum(setup.readable & ~setup.labelled)),
+            "embedkit": embedkit.__version__,
+        },
+    )
+
+
+def _interval(result: LayerScores, main: str) -> tuple[float, float]:
+    """Bound the main score of one layer."""
+    if main == "accuracy":
+        return wilson(result.hits, int(np.sum(result.folds["n_test"])))
+    return t_interval(result.folds[main])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedkit.analysis.probe import probe
     from embedkit.analysis.project import project
     from embedkit.deploy.connect import connect
-    from embedkit.extract.driver import extract
+    from embedkit.extraction.driver import extract
     from embedkit.images.imageset import ImageSet
     from embedkit.images.open import open_images
     from embedkit.networks.load import load_network
@@ -36,7 +36,7 @@ _HOME = {
     "cluster": "embedkit.analysis.cluster",
     "communities": "embedkit.analysis.communities",
     "connect": "embedkit.deploy.connect",
-    "extract": "embedkit.extract.driver",
+    "extract": "embedkit.extraction.driver",
     "load_network": "embedkit.networks.load",
     "modularity": "embedkit.analysis.communities",
     "neighbor_accuracy": "embedkit.analysis.agreement",

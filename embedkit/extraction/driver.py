@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import dask
 import numpy as np
+from dask.base import compute
+from dask.delayed import delayed
 from dask.system import CPU_COUNT
 from distributed import Client, as_completed, get_client
 
@@ -119,7 +120,7 @@ def extract(
     size = chosen.batch_size if batch_size is None else batch_size
     schema = _schema(image_set, net, layers, pool, size)
     store = _open_or_create(place, schema, image_set)
-    return _run(store, image_set, net, chosen, on_progress)
+    return _run(store, image_set, net, pool, chosen, on_progress)
 
 
 def _schema(
@@ -192,6 +193,7 @@ def _run(
     store: Store,
     images: ImageSet,
     network: Network,
+    pool: Pool,
     chosen: Settings,
     on_progress: Callable[[Progress], None] | None,
 ) -> Store:
@@ -207,7 +209,7 @@ def _run(
         store=str(store.path),
         identity=store.schema.identity,
         network=network.spool(spooled),
-        pool=store.schema.about["pool"],
+        pool=pool,
         source=images.source.spooled(spooled),
         decode_threads=chosen.decode_threads,
     )
@@ -242,10 +244,10 @@ def _reports(job: Job, todo: list[int], chosen: Settings) -> Iterator[BlockRepor
 
 def _in_process(job: Job, todo: list[int], chosen: Settings) -> Iterator[BlockReport]:
     """Run the blocks on Dask's configured scheduler, a window at a time."""
-    task = dask.delayed(extract_block, pure=False)
+    task = delayed(extract_block, pure=False)
     window = chosen.window * CPU_COUNT
     for first in range(0, len(todo), window):
-        yield from dask.compute(
+        yield from compute(
             *(task(job, block) for block in todo[first : first + window])
         )
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from embedkit.errors import NetworkError, SourceError
 from embedkit.images.imageset import Source
 from embedkit.networks.network import Network
+from embedkit.networks.pooling import Pool
 from embedkit.networks.spool import Spooled, load_spooled
 from embedkit.networks.taps import TapGraph
 from embedkit.store.arrays import read_schema, read_text, write_block
@@ -45,7 +46,7 @@ class Job:
         another.
     network : Spooled
         Where the network lies.
-    pool : str
+    pool : Pool
         How taps are pooled.
     source : Source
         How pixels are read.
@@ -56,7 +57,7 @@ class Job:
     store: str
     identity: str
     network: Spooled
-    pool: str
+    pool: Pool
     source: Source
     decode_threads: int
 

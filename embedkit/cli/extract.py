@@ -1,0 +1,119 @@
+"""``embedkit extract``: images through a network into a store."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+import embedkit as ek
+from embedkit.cli.layers import weights_of
+from embedkit.cli.options import workers
+from embedkit.cli.output import common, emit, extraction_bar, line, say, size
+
+if TYPE_CHECKING:
+    from embedkit.networks.pooling import Pool
+    from embedkit.store.store import Store
+
+
+@click.command(
+    epilog="Example: embedkit extract photos -n resnet50 -l stages -o photos.zarr"
+)
+@click.argument("images")
+@click.option("-n", "--network", default="resnet50", show_default=True)
+@click.option("--weights", default="default", help="default, none, or a file.")
+@click.option(
+    "-l",
+    "--layers",
+    multiple=True,
+    help="all, stages, last, a name or a glob; may repeat.  [default: stages]",
+)
+@click.option(
+    "--pool",
+    type=click.Choice(("avg", "max", "flatten", "none")),
+    default="avg",
+    show_default=True,
+)
+@click.option(
+    "-o", "--out", required=True, type=click.Path(), help="The store to write."
+)
+@click.option("--path-column", help="For tables: the column that holds paths.")
+@click.option("--id-column", help="For tables: the column that holds ids.")
+@click.option(
+    "--root",
+    type=click.Path(),
+    help="For tables and lists: where relative paths start.",
+)
+@click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
+@click.option(
+    "--workers",
+    "n_workers",
+    type=click.IntRange(0),
+    help="Worker processes; 0 for none.  [default: one per core]",
+)
+@common
+def extract(  # noqa: PLR0913 - every option is an argument
+    *,
+    images: str,
+    network: str,
+    weights: str,
+    layers: tuple[str, ...],
+    pool: Pool,
+    out: str,
+    path_column: str | None,
+    id_column: str | None,
+    root: str | None,
+    batch_size: int | None,
+    n_workers: int | None,
+    as_json: bool,
+) -> None:
+    """Write a network's layers of IMAGES (folder, glob, file or table) into a store.
+
+    Run it again to finish what is missing. One bad image is one row of NaN with a reason.
+    """
+    found = ek.open_images(
+        images, path_column=path_column, id_column=id_column, root=root
+    )
+    net = ek.load_network(network, weights=weights_of(weights))
+    say(repr(found).splitlines()[0])
+    began = time.perf_counter()
+    with workers(n_workers), extraction_bar() as show:
+        store = ek.extract(
+            found,
+            net,
+            out,
+            layers=wanted(layers),
+            pool=pool,
+            batch_size=batch_size,
+            on_progress=show,
+        )
+    if as_json:
+        emit(store.info())
+    else:
+        report(store, seconds=time.perf_counter() - began)
+
+
+def wanted(layers: tuple[str, ...]) -> str | list[str]:
+    """Return the layers as `embedkit.extract` takes them."""
+    if not layers:
+        return "stages"
+    return layers[0] if len(layers) == 1 else list(layers)
+
+
+def report(store: Store, *, seconds: float) -> None:
+    """Print what a store holds now and which images it lacks."""
+    info = store.info()
+    line(
+        f"{info['path']}: {info['images']} images, {len(store)} layers, "
+        f"{size(info['nbytes'])} of activations, {size(info['nbytes_stored'])} on disk, "
+        f"{seconds:.1f} s"
+    )
+    if not info["unreadable"]:
+        return
+    bad = store.images.query("status == 'unreadable'")
+    line(f"{len(bad)} images could not be read and are rows of NaN:")
+    for name, reason in bad["error"].head(10).items():
+        line(f"  {name}: {reason}")
+    if len(bad) > 10:
+        line(f"  … and {len(bad) - 10} more: see the store's `images` table")

@@ -1,0 +1,48 @@
+"""``embedkit info``: what a store holds."""
+
+from __future__ import annotations
+
+import click
+
+import embedkit as ek
+from embedkit.cli.options import store_argument
+from embedkit.cli.output import common, emit, line, size, table
+
+
+@click.command(epilog="Example: embedkit info photos.zarr")
+@store_argument
+@common
+def info(*, store: str, as_json: bool) -> None:
+    """Show what STORE holds: images, layers, bytes, progress, where it came from."""
+    opened = ek.open_store(store)
+    found = opened.info()
+    if as_json:
+        emit(found | {"results": opened.results})
+        return
+    state = "complete" if found["complete"] else "incomplete"
+    line(
+        f"{found['path']}: {state}, {found['blocks_done']} of {found['blocks']} blocks, "
+        f"{found['images']} images, {found['unreadable']} unreadable"
+    )
+    for key in ("network", "pool", "transform", "created", "embedkit"):
+        line(f"{key}: {' '.join(str(found[key]).split())}")
+    table(
+        (
+            (
+                name,
+                "×".join(map(str, layer["shape"])),
+                layer["dtype"],
+                size(layer["nbytes"]),
+            )
+            for name, layer in found["layers"].items()
+        ),
+        columns=("layer", "shape", "dtype", ">bytes"),
+    )
+    line(
+        f"{size(found['nbytes'])} of activations, {size(found['nbytes_stored'])} on disk"
+    )
+    stages = ", ".join(
+        f"{key} {value:.1f} s" for key, value in found["seconds"].items()
+    )
+    line(f"time in tasks: {stages or 'none yet'}")
+    line(f"results: {', '.join(opened.results) or 'none yet'}")

@@ -1,0 +1,93 @@
+"""``embedkit neighbors``: the nearest neighbors of every image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import embedkit as ek
+from embedkit.cli.options import (
+    labels_in,
+    layer_of,
+    layer_option,
+    neighbor_options,
+    neighbors_of,
+    opened,
+    store_argument,
+)
+from embedkit.cli.output import common, emit, line, table
+from embedkit.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from embedkit.analysis.exact_knn import Metric
+
+
+@click.command(
+    epilog="Example: embedkit neighbors photos.zarr -l layer4 --query dogs/1.jpg"
+)
+@store_argument
+@layer_option
+@neighbor_options
+@click.option("--query", help="An image id: print its neighbors.")
+@common
+def neighbors(
+    *,
+    store: str,
+    layer: str | None,
+    n_neighbors: int,
+    metric: Metric,
+    query: str | None,
+    as_json: bool,
+) -> None:
+    """Find the exact nearest neighbors of every image of STORE and save them in it."""
+    data = opened(store)
+    name = layer_of(data, layer)
+    nn = neighbors_of(data, name, n_neighbors=n_neighbors, metric=metric).compute()
+    labels = labels_in(nn)
+    report = {
+        "result": f"neighbors/{name}",
+        "layer": name,
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "median_distance": float(nn["distances"].median()),
+        "label_accuracy": None if labels is None else ek.neighbor_accuracy(nn, labels),
+    }
+    hits = [] if query is None else _hits(nn, query)
+    if as_json:
+        emit(report | ({} if query is None else {"query": query, "hits": hits}))
+        return
+    line(
+        f"{n_neighbors} nearest neighbors by {metric} of {nn.sizes['image']} images in "
+        f"{name}, median distance {report['median_distance']:.4g}"
+    )
+    if labels is not None:
+        line(f"neighbors outvote to the right label: {report['label_accuracy']:.1%}")
+    if hits:
+        table(
+            ((hit["image"], f"{hit['distance']:.4f}", hit["label"]) for hit in hits),
+            columns=(f"neighbors of {query}", ">distance", "label"),
+        )
+    line(f"saved in {store} as {report['result']}")
+
+
+def _hits(nn: xr.Dataset, query: str) -> list[dict[str, object]]:
+    """Return id, distance and label of every neighbor of one image."""
+    ids = [str(each) for each in nn["image"].values]
+    if query not in ids:
+        raise InputError(f"no image {query!r} in the store. {did_you_mean(query, ids)}")
+    row = nn.isel(image=ids.index(query))
+    labels = labels_in(nn)
+    return [
+        {
+            "image": ids[found],
+            "distance": float(distance),
+            "label": "" if labels is None else str(labels.values[found]),
+        }
+        for found, distance in zip(
+            row["indices"].values, row["distances"].values, strict=True
+        )
+        if found >= 0
+    ]

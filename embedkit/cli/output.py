@@ -1,0 +1,131 @@
+"""What commands print: tables for people, JSON for machines, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from embedkit.extraction.driver import Progress as Extracted
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+PLAIN_SECONDS = 10.0
+
+
+def common(command: _Command) -> _Command:
+    """Give a command the options that every one has: ``--json`` and ``--debug``."""
+    json_option = click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document."
+    )
+    debug_option = click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember_debug,
+        help="Show tracebacks.",
+    )
+    return json_option(debug_option(command))
+
+
+def _remember_debug(_ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click calls it so
+    if value:
+        os.environ["EMBEDKIT_DEBUG"] = "1"
+
+
+def say(message: str) -> None:
+    """Print a line for people on stderr."""
+    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False)
+
+
+def emit(document: object) -> None:
+    """Print one JSON document on stdout."""
+    click.echo(json.dumps(document, indent=2, default=str))
+
+
+def line(message: str) -> None:
+    """Print a line on stdout."""
+    Console(soft_wrap=True, highlight=False).print(message, markup=False)
+
+
+def table(
+    rows: Iterable[Sequence[object]], *, columns: Sequence[str], title: str = ""
+) -> None:
+    """Print rows under headings; headings that start with ``>`` align right."""
+    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        right = column.startswith(">")
+        drawn.add_column(column.lstrip(">"), justify="right" if right else "left")
+    for row in rows:
+        drawn.add_row(*(Text(str(cell)) for cell in row))
+    console = Console()
+    wide = Console(width=160) if not console.is_terminal else console
+    wide.print(drawn)
+
+
+def size(n_bytes: float) -> str:
+    """Return bytes in binary units, for instance ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+@contextmanager
+def extraction_bar() -> Iterator[Callable[[Extracted], None]]:
+    """Show an extraction's progress: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_progress()
+        return
+    columns = (
+        TextColumn("extracting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("extract", total=None, speed="starting workers")
+
+        def show(progress: Extracted) -> None:
+            bar.update(
+                task,
+                completed=progress.images_done,
+                total=progress.n_images,
+                speed=_speed(progress),
+            )
+
+        yield show
+
+
+def _plain_progress() -> Callable[[Extracted], None]:
+    last = -PLAIN_SECONDS
+
+    def show(progress: Extracted) -> None:
+        nonlocal last
+        ended = progress.images_done == progress.n_images
+        if ended or time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
+            say(
+                f"extracting: {progress.images_done} of {progress.n_images} images, "
+                f"{_speed(progress)}"
+            )
+
+    return show
+
+
+def _speed(progress: Extracted) -> str:
+    done = progress.images_done - progress.images_before
+    bad = f", {progress.n_failed} unreadable" if progress.n_failed else ""
+    return f"{done / max(progress.seconds, 1e-9):.0f} images/s{bad}"

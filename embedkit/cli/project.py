@@ -1,0 +1,122 @@
+"""``embedkit project``: a map of the images, as coordinates and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+import embedkit as ek
+from embedkit.cli.options import (
+    graph_of,
+    kept,
+    layer_of,
+    layer_option,
+    neighbor_options,
+    opened,
+    store_argument,
+)
+from embedkit.cli.output import common, emit, line
+from embedkit.errors import InputError, SourceError, did_you_mean
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from embedkit.analysis.exact_knn import Metric
+    from embedkit.images.imageset import ImageSet
+    from embedkit.store.store import Store
+
+
+@click.command(
+    epilog="Example: embedkit project photos.zarr -l layer4 --color label -o map.png"
+)
+@store_argument
+@layer_option
+@neighbor_options
+@click.option(
+    "--min-dist", default=0.1, show_default=True, help="How tightly points pack."
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--color",
+    help="A column of the table, communities, or cluster.  [default: label, where there is one]",
+)
+@click.option(
+    "--thumbnails/--no-thumbnails", default=False, help="Draw some of the images."
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(),
+    help="The picture.  [default: <store>-<layer>.png]",
+)
+@common
+def project(  # noqa: PLR0913 - every option is an argument
+    *,
+    store: str,
+    layer: str | None,
+    n_neighbors: int,
+    metric: Metric,
+    min_dist: float,
+    seed: int,
+    color: str | None,
+    thumbnails: bool,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Lay the images of STORE out on a map (UMAP), save it and draw it."""
+    data = opened(store)
+    name = layer_of(data, layer)
+    picture = Path(out or f"{Path(store).stem}-{name}.png")
+    _check_place(picture)
+    graph = graph_of(data, name, n_neighbors=n_neighbors, metric=metric)
+    result = f"map/{name}"
+    xy = kept(data, result, lambda: ek.project(graph, min_dist=min_dist, seed=seed))
+    colors = _colors(data, xy, name, color)
+    ek.pl.save_map(
+        xy["map"],
+        picture,
+        color=colors,
+        images=_readable(data) if thumbnails else None,
+        title=f"{data.schema.n_images:,} images by {name} of {data.schema.about['network']}",
+    )
+    if as_json:
+        emit({"result": result, "layer": name, "picture": str(picture)})
+    else:
+        line(f"map of {name} saved in {store} as {result}, picture in {picture}")
+
+
+def _check_place(picture: Path) -> None:
+    if not picture.absolute().parent.is_dir():
+        raise InputError(
+            f"cannot write {picture}: {picture.absolute().parent} is no folder. Make it first"
+        )
+
+
+def _colors(
+    store: Store, xy: xr.Dataset, layer: str, color: str | None
+) -> xr.DataArray | str | None:
+    if color is None:
+        return "label" if "label" in xy.coords else None
+    if color in xy.coords:
+        return color
+    results = {"communities": "community", "cluster": "label"}
+    if color in results:
+        return store.load(f"{color}/{layer}")[results[color]]
+    known = [*results, *(str(each) for each in xy.coords)]
+    raise InputError(
+        f"nothing to colour by is called {color!r}. {did_you_mean(color, known)}"
+    )
+
+
+def _readable(store: Store) -> ImageSet:
+    """Return the images again, from where the table says they are."""
+    table = store.images
+    if table["uri"].str.startswith("array:").any():
+        raise SourceError(
+            f"{store.path} was made from an array, whose pixels it does not hold: "
+            "draw without --thumbnails"
+        )
+    paths = table[["uri"]].reset_index()
+    return ek.open_images(paths, path_column="uri", id_column="image")

@@ -112,7 +112,8 @@ def report(store: Store, *, seconds: float) -> None:
     if not info["unreadable"]:
         return
     bad = store.images.query("status == 'unreadable'")
-    line(f"{len(bad)} images could not be read and are rows of NaN:")
+    count = "1 image" if len(bad) == 1 else f"{len(bad)} images"
+    line(f"{count} could not be read: rows of NaN, with these reasons:")
     for name, reason in bad["error"].head(10).items():
         line(f"  {name}: {reason}")
     if len(bad) > 10:

@@ -25,6 +25,8 @@ COMMANDS = {
     "probe": "Score how much of a label every layer knows.",
 }
 
+UNEXPECTED = 70  # sysexits.h: an internal software error
+
 
 class _Commands(click.Group):
     """A group that imports a command's file only when that command is run."""
@@ -59,6 +61,16 @@ class _Commands(click.Group):
                 raise
             say(f"Error: {error}")
             ctx.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if debugging():
+                raise
+            said = " ".join(str(error).split())
+            say(
+                f"Error: {type(error).__name__}: {said} (unexpected: --debug shows where)"
+            )
+            ctx.exit(UNEXPECTED)
         except KeyboardInterrupt:
             say("Interrupted. What is written is kept: run the same command to go on.")
             ctx.exit(130)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from typing import Any
 
 import click
@@ -93,8 +92,4 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
-    if sys.platform != "win32":
-        os.environ.setdefault(
-            "TQDM_DISABLE", "1"
-        )  # numba and UMAP bars; we have our own
     cli(prog_name="embedkit")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import embedkit as ek
 from embedkit.cli.options import labels_in
@@ -19,7 +22,8 @@ def show(
 ) -> None:
     """Print sizes of the groups, noise, and agreement with the labels where known."""
     numbers = groups.values
-    sizes = {int(each): int((numbers == each).sum()) for each in sorted({*numbers})}
+    found, counts = np.unique(numbers, return_counts=True)
+    sizes = dict(zip(found.tolist(), counts.tolist(), strict=True))
     noise = sizes.pop(-1, 0)
     report = report | {kind: len(sizes), "noise": noise, "sizes": sizes}
     labels = labels_in(groups.to_dataset(name="groups"))
@@ -39,28 +43,16 @@ def show(
             f"{report['adjusted_rand_without_noise']:.2f}"
         )
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-    columns = (kind, ">images", *(() if labels is None else ("commonest label",)))
-    table(
-        (
-            (
-                number,
-                n,
-                *(
-                    ()
-                    if labels is None
-                    else (_commonest(labels.values[numbers == number]),)
-                ),
-            )
-            for number, n in largest
-        ),
-        columns=columns,
-    )
+    rows: list[list[object]] = [[number, count] for number, count in largest]
+    columns = [kind, ">images"]
+    if labels is not None:
+        columns.append("commonest label")
+        for row in rows:
+            row.append(_commonest(labels.values[numbers == row[0]]))
+    table(rows, columns=columns)
     line(f"saved as {report['result']}")
 
 
 def _commonest(labels: Any) -> str:
-    counts: dict[str, int] = {}
-    for each in labels:
-        counts[str(each)] = counts.get(str(each), 0) + 1
-    best = max(counts, key=lambda label: counts[label])
-    return f"{best} ({counts[best] / len(labels):.0%})"
+    best, count = Counter(str(each) for each in labels).most_common(1)[0]
+    return f"{best} ({count / len(labels):.0%})"

@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from dask.base import compute
-from dask.delayed import delayed
-from dask.system import CPU_COUNT
-from distributed import Client, as_completed, get_client
 
 import embedkit
-from embedkit.config import Settings, settings
-from embedkit.errors import InputError
-from embedkit.extraction.task import BlockReport, Job, extract_block
+from embedkit.config import settings
+from embedkit.errors import InputError, StoreError
+from embedkit.extraction.dispatch import run_blocks
+from embedkit.extraction.task import BlockReport, Job
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
@@ -29,7 +27,7 @@ from embedkit.networks.network import Network
 from embedkit.networks.pooling import Pool
 from embedkit.planning.grid import choose_block
 from embedkit.store import arrays
-from embedkit.store.commits import PRIVATE
+from embedkit.store.commits import PRIVATE, Commit
 from embedkit.store.identity import check_identity, identity_of
 from embedkit.store.schema import LayerSpec, StoreSchema
 from embedkit.store.store import Store, open_store
@@ -96,7 +94,8 @@ def extract(
         Images per forward pass, default from the settings. It decides the last bits of
         the numbers, so a store keeps the one it was created with.
     on_progress : callable, optional
-        Called with a `Progress` after every block.
+        Called with a `Progress` for every block: on a cluster as it ends, otherwise
+        after every few of them.
 
     Returns
     -------
@@ -112,15 +111,19 @@ def extract(
         When a store at `path` was made from other images, weights or settings.
     StoreError
         When the place cannot be written or holds something else.
+
+    Notes
+    -----
+    An existing store keeps the image table that it was created with. An error in a task
+    ends the run; the blocks before it stay.
     """
-    chosen = settings()
     image_set = images if isinstance(images, ImageSet) else open_images(images)
     net = network if isinstance(network, Network) else load_network(network)
     place = Path(path).absolute()
-    size = chosen.batch_size if batch_size is None else batch_size
+    size = settings().batch_size if batch_size is None else batch_size
     schema = _schema(image_set, net, layers, pool, size)
     store = _open_or_create(place, schema, image_set)
-    return _run(store, image_set, net, pool, chosen, on_progress)
+    return _run(store, image_set, net, pool, on_progress)
 
 
 def _schema(
@@ -182,8 +185,11 @@ def _about(network: Network, pool: str) -> dict[str, str]:
 
 def _open_or_create(path: Path, schema: StoreSchema, images: ImageSet) -> Store:
     if not path.exists():
-        arrays.create(path, schema, to_dataset(images.table))
-        return open_store(path)
+        try:
+            arrays.create(path, schema, to_dataset(images.table))
+        except StoreError:
+            if not path.exists():  # or another process was faster, with the same store
+                raise
     store = open_store(path)
     check_identity(store.schema.parts, schema.parts, where=str(path))
     return store
@@ -194,95 +200,50 @@ def _run(
     images: ImageSet,
     network: Network,
     pool: Pool,
-    chosen: Settings,
     on_progress: Callable[[Progress], None] | None,
 ) -> Store:
-    """Compute the blocks that are missing."""
-    grid = store.schema.grid
+    """Compute the blocks that are missing, then tidy up."""
     commits = store.commits
-    todo = [block for block in range(len(grid)) if block not in commits]
-    if not todo:
-        return store
-    spooled = store.path / PRIVATE / "spool"
-    spooled.mkdir(exist_ok=True)
-    job = Job(
-        store=str(store.path),
-        identity=store.schema.identity,
-        network=network.spool(spooled),
-        pool=pool,
-        source=images.source.spooled(spooled),
-        decode_threads=chosen.decode_threads,
-    )
-    began = time.perf_counter()
-    before = done = sum(each.stop - each.start for each in commits.values())
-    failed = sum(len(each.failures) for each in commits.values())
-    for report in _reports(job, todo, chosen):
-        done += report.n_images
-        failed += report.n_failed
-        if on_progress is not None:
-            on_progress(
-                Progress(
-                    images_done=done,
-                    n_images=grid.n_images,
-                    images_before=before,
-                    n_failed=failed,
-                    seconds=time.perf_counter() - began,
-                )
-            )
-    store.finish()
-    shutil.rmtree(spooled, ignore_errors=True)
+    todo = [block for block in range(len(store.schema.grid)) if block not in commits]
+    spool = store.path / PRIVATE / "spool"
+    if todo:
+        job = Job(
+            store=str(store.path),
+            identity=store.schema.identity,
+            network=network.spool(spool),
+            pool=pool,
+            source=images.source.spooled(spool),
+            batch_size=store.schema.batch_size,
+            decode_threads=settings().decode_threads,
+        )
+        _follow(run_blocks(job, todo), store, commits, on_progress)
+    if not store.finished:  # also where an earlier run died just before this
+        store.finish()
+        shutil.rmtree(spool, ignore_errors=True)
     return store
 
 
-def _reports(job: Job, todo: list[int], chosen: Settings) -> Iterator[BlockReport]:
-    try:
-        client = get_client()
-    except ValueError:
-        return _in_process(job, todo, chosen)
-    return _on_cluster(client, job, todo, chosen)
-
-
-def _in_process(job: Job, todo: list[int], chosen: Settings) -> Iterator[BlockReport]:
-    """Run the blocks on Dask's configured scheduler, a window at a time."""
-    task = delayed(extract_block, pure=False)
-    window = chosen.window * CPU_COUNT
-    for first in range(0, len(todo), window):
-        yield from compute(
-            *(task(job, block) for block in todo[first : first + window])
-        )
-
-
-def _on_cluster(
-    client: Client, job: Job, todo: list[int], chosen: Settings
-) -> Iterator[BlockReport]:
-    """Keep a bounded window of blocks in flight on a distributed cluster.
-
-    No task asks for resources: that would switch off the scheduler's queueing, and one
-    dying worker would then take the whole window with it.
-    """
-    waiting = iter(todo)
-    run = f"{job.identity[:8]}-{time.time_ns():x}"
-
-    def submit(blocks: Iterable[int]) -> list[Any]:
-        return [
-            client.submit(
-                extract_block,
-                job,
-                block,
-                key=f"extract_block-{run}-{block}",
-                pure=False,
-                retries=chosen.retries,
-            )
-            for block in blocks
-        ]
-
-    window = chosen.window * max(1, sum(client.nthreads().values()))
-    running = as_completed(submit(_take(waiting, window)))
-    for future in running:
-        yield future.result()
-        future.release()
-        running.update(submit(_take(waiting, 1)))
-
-
-def _take(items: Iterator[int], n: int) -> list[int]:
-    return [item for _, item in zip(range(n), items, strict=False)]
+def _follow(
+    reports: Generator[BlockReport, None, None],
+    store: Store,
+    commits: Mapping[int, Commit],
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """Drain the reports of a run, and tell how far it is."""
+    began = time.perf_counter()
+    before = done = sum(each.stop - each.start for each in commits.values())
+    failed = sum(len(each.failures) for each in commits.values())
+    with closing(reports):
+        for report in reports:
+            done += report.n_images
+            failed += report.n_failed
+            if on_progress is not None:
+                on_progress(
+                    Progress(
+                        images_done=done,
+                        n_images=store.schema.n_images,
+                        images_before=before,
+                        n_failed=failed,
+                        seconds=time.perf_counter() - began,
+                    )
+                )

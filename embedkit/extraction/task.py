@@ -50,6 +50,8 @@ class Job:
         How taps are pooled.
     source : Source
         How pixels are read.
+    batch_size : int
+        Images per forward pass.
     decode_threads : int
         Threads that read and transform ahead of the network.
     """
@@ -59,6 +61,7 @@ class Job:
     network: Spooled
     pool: Pool
     source: Source
+    batch_size: int
     decode_threads: int
 
 
@@ -178,7 +181,7 @@ def _compute(
     }
     failures: dict[str, str] = {}
     start = 0
-    for inputs in _batches(job, network, uris, schema.batch_size):
+    for inputs in _batches(job, network, uris):
         stop = start + len(inputs)
         batch, bad = _stack(inputs, ids[start:stop], network)
         clock.lap("prepare")
@@ -195,9 +198,7 @@ def _compute(
     return values, failures
 
 
-def _batches(
-    job: Job, network: Network, uris: list[str], batch_size: int
-) -> Iterator[list[_Input]]:
+def _batches(job: Job, network: Network, uris: list[str]) -> Iterator[list[_Input]]:
     """Yield prepared inputs batch by batch, reading ahead of whoever takes them."""
 
     def prepare(uri: str) -> _Input:
@@ -207,7 +208,8 @@ def _batches(
             return error
         return network.prepare(image)
 
-    cut = [uris[i : i + batch_size] for i in range(0, len(uris), batch_size)]
+    size = job.batch_size
+    cut = [uris[i : i + size] for i in range(0, len(uris), size)]
     with ThreadPoolExecutor(job.decode_threads, "embedkit-decode") as pool:
         waiting: list[list[Future[_Input]]] = []
         todo = iter(cut)

@@ -7,6 +7,7 @@ read, change and rewrite the whole of it without any lock.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 import warnings
@@ -60,11 +61,13 @@ def create(path: Path, schema: StoreSchema, table: xr.Dataset) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_template(temporary, schema, table)
         temporary.rename(path)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         for folder in made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
         message = (
             f"cannot create a store at {path}: {error.strerror or error}: "
             "choose a place that you can write to"
@@ -149,8 +152,21 @@ def write_block(
         )
         # Chunks of zeros (a dead ReLU) are data: without this Zarr would not write them.
         array.with_config({"write_empty_chunks": True})[rows] = stored
+        _sync(shard_path(path, spec, block))
         checksums[spec.name] = zlib.crc32(stored.data)
     return checksums
+
+
+def shard_path(path: str | Path, spec: LayerSpec, block: int) -> Path:
+    """Return the file that holds a block of a layer."""
+    folder = Path(path, layer_group(spec.name), ACTIVATION, "c", str(block))
+    return folder.joinpath(*("0" for _ in spec.shape))
+
+
+def _sync(file: Path) -> None:
+    """Bring a file to disk: the commit record that vouches for it is about to follow."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def read_schema(path: str | Path) -> StoreSchema:

@@ -8,12 +8,12 @@ the store, a thousand to a folder.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from embedkit.files import whole_file
 
 PRIVATE = "_embedkit"
 
@@ -60,17 +60,8 @@ def write_commit(store: str | Path, commit: Commit) -> None:
     """Write the record so that it is there whole, on disk, or not at all."""
     path = commit_path(store, commit.block)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(asdict(commit), sort_keys=True).encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path`, sync it, and rename it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.write(json.dumps(asdict(commit), sort_keys=True).encode())
 
 
 def read_commit(store: str | Path, block: int, *, identity: str) -> Commit | None:
@@ -82,7 +73,7 @@ def read_commit(store: str | Path, block: int, *, identity: str) -> Commit | Non
     try:
         found: dict[str, Any] = json.loads(commit_path(store, block).read_bytes())
         commit = Commit(**found)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
     return commit if (commit.identity, commit.block) == (identity, block) else None
 

@@ -31,29 +31,38 @@ def save(store: Path, name: str, result: xr.Dataset | xr.DataArray) -> None:
     Raises
     ------
     InputError
-        When the name cannot be one of a group.
+        When the name cannot be one of a group, or lies above or below another's.
     StoreError
         When the store cannot be written.
     """
     _check_name(name)
-    target = store / RESULTS / name
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    _check_nesting(store, name)
     ready = _with_portable_text(_as_dataset(result).drop_encoding().compute())
-    ready = ready.assign_attrs({_MARK: name})
     try:
-        arrays.ensure_group(store, f"{RESULTS}/{name}".rpartition("/")[0])
-        ready.to_zarr(temporary, mode="w-", zarr_format=3, consolidated=False)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        _replace(store, name, ready.assign_attrs({_MARK: name}))
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         message = (
             f"cannot save result {name!r} in {store}: {error.strerror or error}: "
             "make the store writable, or keep the result elsewhere with to_zarr"
         )
         raise StoreError(message) from error
     arrays.consolidate(store, groups=[f"{RESULTS}/{name}"])
+
+
+def _replace(store: Path, name: str, dataset: xr.Dataset) -> None:
+    """Write a result beside its place, then put it there by renaming."""
+    target = store / RESULTS / name
+    new = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+    old = new.with_name(f"{new.name}.old.partial")
+    try:
+        arrays.ensure_group(store, f"{RESULTS}/{name}".rpartition("/")[0])
+        dataset.to_zarr(new, mode="w-", zarr_format=3, consolidated=False)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def load(store: Path, name: str) -> xr.Dataset:
@@ -99,9 +108,21 @@ def _with_portable_text(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _check_name(name: str) -> None:
-    if not all(part and part[0] not in "._" for part in name.split("/")):
+    parts = name.split("/")
+    if parts[0].startswith("_") or not all(part and part[0] != "." for part in parts):
         message = (
-            f"{name!r} cannot name a result: use words divided by '/', "
-            "none of them empty or starting with '.' or '_'"
+            f"{name!r} cannot name a result: use words divided by '/', none of them "
+            "empty or starting with '.', the first not starting with '_'"
         )
         raise InputError(message)
+
+
+def _check_nesting(store: Path, name: str) -> None:
+    for other in names(store):
+        shorter, longer = sorted((name, other), key=len)
+        if longer.startswith(f"{shorter}/"):
+            message = (
+                f"result {name!r} cannot be saved beside {other!r}: one would lie "
+                "inside the other; give it another name"
+            )
+            raise InputError(message)

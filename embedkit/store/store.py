@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from embedkit.errors import NotInStore, did_you_mean
+from embedkit.files import whole_file
 from embedkit.store import arrays, results, table
-from embedkit.store.commits import Commit, read_commits
+from embedkit.store.commits import PRIVATE, Commit, read_commits
 from embedkit.store.schema import LayerSpec, StoreSchema
 
 READ_BYTES = 64 * 2**20
@@ -175,6 +177,11 @@ class Store(Mapping[str, xr.DataArray]):
         """Return the whole store as xarray's tree, lazily."""
         return xr.open_datatree(self.path, engine="zarr", chunks={})
 
+    @property
+    def finished(self) -> bool:
+        """Whether the store is complete and plain xarray reads the final status."""
+        return (self.path / PRIVATE / "finished").exists()
+
     def finish(self) -> None:
         """Write the final status of every image into the image table.
 
@@ -184,6 +191,8 @@ class Store(Mapping[str, xr.DataArray]):
         columns = self._table()
         for name in ("status", "error"):
             arrays.write_text(self.path, name, columns[name].values)
+        with whole_file(self.path / PRIVATE / "finished"):
+            pass
 
     def save(self, name: str, result: xr.Dataset | xr.DataArray) -> None:
         """Compute a result and keep it beside the data, replacing one of that name.
@@ -202,17 +211,20 @@ class Store(Mapping[str, xr.DataArray]):
         StoreError
             When the store cannot be written.
         """
-        own = [str(column) for column in self._table().variables]
+        columns = self._table()
         again = [
             coordinate
-            for coordinate in result.coords
-            if str(coordinate).removeprefix("image_") in own or coordinate in own
+            for coordinate, values in result.coords.items()
+            if values.dims == ("image",)
+            and str(coordinate).removeprefix("image_") in {*columns.variables, "image"}
         ]
-        results.save(self.path, name, result.drop_vars(again))
+        mine = _same_images(result, columns["image"])
+        results.save(self.path, name, result.drop_vars(again) if mine else result)
 
     def load(self, name: str) -> xr.Dataset:
         """Return a saved result, lazily, with this store's image coordinates.
 
+        A result on other images, or in another order, has kept its own coordinates.
         A column whose name the result takes is renamed: beside a cluster's ``label``
         the table's becomes ``image_label``.
 
@@ -222,7 +234,7 @@ class Store(Mapping[str, xr.DataArray]):
             When there is none of that name, with the nearest names that there are.
         """
         dataset = results.load(self.path, name)
-        if dataset.sizes.get("image") != self.schema.n_images:
+        if "image" in dataset.coords or "image" not in dataset.dims:
             return dataset
         beside = [*dataset.variables, *dataset.dims]
         return dataset.assign_coords(table.as_coordinates(self._table(), beside=beside))
@@ -265,5 +277,18 @@ class Store(Mapping[str, xr.DataArray]):
         return columns.drop_attrs().assign(status)
 
 
+def _same_images(result: xr.Dataset | xr.DataArray, ids: xr.DataArray) -> bool:
+    """Whether a result has a row for every image of the store, in its order."""
+    if result.sizes.get("image") != ids.size:
+        return False
+    named = "image" in result.coords
+    return not named or bool((result["image"].values == ids.values).all())
+
+
 def _bytes_under(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Add up the files below a folder, some of which may be going just now."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total

@@ -142,7 +142,7 @@ def _column(name: str, column: pd.Series[Any]) -> npt.NDArray[Any]:
     _check_name(name)
     kind = column.dtype
     if isinstance(kind, pd.CategoricalDtype):
-        return _column(name, column.astype(kind.categories.dtype))
+        return _column(name, column.astype(object).infer_objects())
     if pd.api.types.is_datetime64_any_dtype(kind):
         return np.asarray(pd.to_datetime(column, utc=True).dt.tz_localize(None))
     if pd.api.types.is_numeric_dtype(kind):  # booleans too

@@ -9,7 +9,7 @@ import pytest
 
 import embedkit as ek
 from embedkit.cli.main import UNEXPECTED
-from embedkit.extraction import driver
+from embedkit.extraction import dispatch
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_what_is_no_store_is_told_in_one_line(run, command, texts, tmp_path):
 
 def test_an_unfinished_store_is_not_analysed(run, digits, tmp_path, monkeypatch):
     """The message says how far it is and how to finish; info still works."""
-    monkeypatch.setattr(driver, "CPU_COUNT", 1)
+    monkeypatch.setattr(dispatch, "CPU_COUNT", 1)
     path = tmp_path / "d.zarr"
 
     def interrupt(progress):

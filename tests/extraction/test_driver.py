@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import time
 
 import dask
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from distributed import Client, LocalCluster
+from PIL import Image
 
 import embedkit as ek
 from embedkit.errors import (
@@ -19,8 +23,11 @@ from embedkit.errors import (
     SourceError,
     StoreError,
 )
-from embedkit.extraction import driver
+from embedkit.extraction import dispatch, driver
 from embedkit.networks.bundled.digits_data import digits_split
+from embedkit.networks.taps import TapGraph
+from embedkit.store import arrays
+from embedkit.store.store import Store
 
 
 def _hashes(store):
@@ -98,7 +105,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     def interrupt(progress):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(driver, "CPU_COUNT", 1)
+    monkeypatch.setattr(dispatch, "CPU_COUNT", 1)
     path, seen = tmp_path / "cut.zarr", []
     with dask.config.set({"scheduler": "synchronous", "embedkit.window": 1}):
         with pytest.raises(KeyboardInterrupt):
@@ -122,7 +129,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
 def test_a_finished_store_is_not_touched(photos, network, tmp_path, monkeypatch):
     """The same call again computes nothing and hands the store back."""
     ek.extract(photos, network, tmp_path / "s.zarr")
-    monkeypatch.setattr(driver, "_reports", None)
+    monkeypatch.setattr(driver, "run_blocks", None)
 
     again = ek.extract(photos, network, tmp_path / "s.zarr")
 
@@ -265,7 +272,6 @@ def test_a_failure_in_a_task_reaches_the_caller_and_the_store_stays_usable(
     photos, tmp_path, network
 ):
     """The caller sees the task's own error; mending the cause and calling again works."""
-    import torch
 
     class Fragile:
         broken = True
@@ -287,6 +293,148 @@ def test_a_failure_in_a_task_reaches_the_caller_and_the_store_stays_usable(
     store = ek.extract(photos, mended, tmp_path / "s.zarr")
 
     assert store.complete
+
+
+def test_a_death_just_before_the_end_is_made_good(
+    photos, network, tmp_path, monkeypatch
+):
+    """All blocks committed, but the final status not written: the next call writes it."""
+
+    class _KilledError(Exception):
+        pass
+
+    def killed(self):
+        raise _KilledError
+
+    path = tmp_path / "s.zarr"
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "finish", killed)
+        with pytest.raises(_KilledError):
+            ek.extract(photos, network, path)
+    before = set(xr.open_zarr(path)["status"].values.tolist())
+
+    store = ek.extract(photos, network, path)
+
+    assert before == {"pending"}
+    assert set(xr.open_zarr(path)["status"].values.tolist()) == {"ok", "unreadable"}
+    assert store.finished
+    assert not (path / "_embedkit" / "spool").exists()
+
+
+def test_a_store_made_anew_in_the_same_process_follows_its_own_batch_size(
+    digits, tmp_path, monkeypatch
+):
+    """Nothing is remembered of a deleted store at the same path."""
+    sizes = []
+    true_forward = TapGraph.forward
+
+    def forward(self, batch):
+        sizes.append(len(batch))
+        return true_forward(self, batch)
+
+    monkeypatch.setattr(TapGraph, "forward", forward)
+    ek.extract(digits, "embedkit/digits", tmp_path / "d.zarr", batch_size=32)
+    shutil.rmtree(tmp_path / "d.zarr")
+    sizes.clear()
+
+    ek.extract(digits, "embedkit/digits", tmp_path / "d.zarr", batch_size=5)
+
+    assert max(sizes) == 5
+
+
+def test_a_store_that_another_process_made_first_is_joined(
+    photos, network, tmp_path, monkeypatch
+):
+    """Two that start at once: the slower one goes on in the store of the faster."""
+    true_create = arrays.create
+
+    def create_late(path, schema, table):
+        true_create(path, schema, table)  # the other process, just before us
+        true_create(path, schema, table)
+
+    monkeypatch.setattr(arrays, "create", create_late)
+
+    assert ek.extract(photos, network, tmp_path / "s.zarr").complete
+
+
+def test_images_of_the_same_names_and_sizes_are_told_apart(network, tmp_path):
+    """Uncompressed pictures all have one size; what is in them counts."""
+    for folder, seed in (("a", 0), ("b", 1)):
+        rng = np.random.default_rng(seed)
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{i}.bmp")
+
+    ek.extract(tmp_path / "a", network, tmp_path / "s.zarr")
+
+    with pytest.raises(IdentityMismatch, match="other images"):
+        ek.extract(tmp_path / "b", network, tmp_path / "s.zarr")
+
+
+def test_a_moved_folder_is_the_same_images(photos, network, tmp_path):
+    """Where the pictures lie has no part in what they are."""
+    ek.extract(photos, network, tmp_path / "s.zarr")
+    moved = photos.rename(tmp_path / "moved")
+
+    assert ek.extract(moved, network, tmp_path / "s.zarr").complete
+
+
+def test_an_error_on_a_cluster_cancels_what_has_not_started(
+    digits, tmp_path, monkeypatch
+):
+    """After a task failed, blocks that were waiting are not begun."""
+    started = []
+
+    def failing(job, block):
+        started.append(block)
+        time.sleep(0.2)
+        raise NetworkError(f"block {block} failed")
+
+    monkeypatch.setattr(dispatch, "extract_block", failing)
+    many = np.concatenate([digits] * 8)  # twenty blocks
+    with (
+        LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster),
+        dask.config.set({"embedkit.window": 20, "embedkit.retries": 0}),
+    ):
+        with pytest.raises(NetworkError, match="failed"):
+            ek.extract(many, "embedkit/digits", tmp_path / "d.zarr", layers="last")
+        time.sleep(1.5)
+
+    assert len(started) <= 4
+
+
+def test_the_window_widens_when_workers_join(digits, tmp_path):
+    """Blocks in flight follow the cluster as it is, not as it was at the start."""
+    many = np.concatenate([digits] * 16)  # twenty blocks of 64
+    with (
+        LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+        dask.config.set({"embedkit.window": 2}),
+    ):
+        widths = []
+
+        def watch(progress):
+            widths.append(sum(len(each) for each in client.processing().values()))
+            if len(widths) == 2:
+                cluster.scale(3)
+                client.wait_for_workers(3)
+
+        ek.extract(
+            many,
+            "embedkit/digits",
+            tmp_path / "d.zarr",
+            layers="last",
+            on_progress=watch,
+        )
+
+    assert len(widths) == 20
+    assert max(widths[:2]) <= 2 < max(widths)
 
 
 _WITHOUT_EMBEDKIT = """

@@ -33,6 +33,7 @@ def prepared(tmp_path, images, network):
             network=net.spool(tmp_path / "spool"),
             pool="avg",
             source=images.source.spooled(tmp_path / "spool"),
+            batch_size=schema.batch_size,
             decode_threads=kwargs.get("threads", 2),
         )
         return store, job

@@ -65,6 +65,19 @@ def test_a_block_of_zeros_is_stored(path, fill):
     assert (stored[:32] == 0).all()
 
 
+def test_shards_reach_the_disk_before_the_block_is_done(
+    path, schema, values, monkeypatch
+):
+    """Every shard of the block is synced by the time that its checksums are known."""
+    synced = []
+    monkeypatch.setattr(arrays, "_sync", synced.append)
+
+    arrays.write_block(path, schema, 0, {n: each[:32] for n, each in values.items()})
+
+    assert synced == [arrays.shard_path(path, spec, 0) for spec in schema.layers]
+    assert all(file.is_file() for file in synced)
+
+
 def test_checksums_are_those_of_the_bytes(path, schema, values):
     """The recorded CRC-32 is that of the rows in C order."""
     rows = {name: each[:32] for name, each in values.items()}
@@ -78,7 +91,7 @@ def test_checksums_are_those_of_the_bytes(path, schema, values):
 def test_the_same_block_twice_gives_the_same_bytes(path, schema, values):
     """Doing a block again changes nothing on disk."""
     rows = {name: each[:32] for name, each in values.items()}
-    file = path / "layers/conv/activation/c/0/0/0/0"
+    file = arrays.shard_path(path, schema.layers[1], 0)
 
     arrays.write_block(path, schema, 0, rows)
     first = file.read_bytes()

@@ -10,7 +10,6 @@ from embedkit.store.commits import (
     commit_path,
     read_commit,
     read_commits,
-    write_atomically,
     write_commit,
 )
 
@@ -76,14 +75,3 @@ def test_all_records_come_by_number_and_strays_are_ignored(tmp_path):
     found = read_commits(tmp_path, 10, identity="abc")
 
     assert list(found) == [0, 2]
-
-
-def test_writing_leaves_no_temporary_file_and_replaces_whole(tmp_path):
-    """The second content replaces the first; nothing else stays in the folder."""
-    path = tmp_path / "record.json"
-
-    write_atomically(path, b"first, and longer")
-    write_atomically(path, b"second")
-
-    assert path.read_bytes() == b"second"
-    assert [each.name for each in tmp_path.iterdir()] == ["record.json"]

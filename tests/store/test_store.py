@@ -113,6 +113,15 @@ def test_finishing_writes_the_status_for_plain_xarray(path, fill):
     assert xr.open_zarr(path)["error"].values[1] == "no image"
 
 
+def test_a_layer_may_start_with_an_underscore(path):
+    """Networks name layers like that, and results are named by layer."""
+    store = open_store(path)
+
+    store.save("neighbors/_fc", xr.DataArray(1.0))
+
+    assert store.results == ["neighbors/_fc"]
+
+
 def test_the_layers_table_and_repr_tell_sizes(path):
     """Shapes, types and bytes are listed by layer."""
     store = open_store(path)
@@ -187,7 +196,64 @@ def test_saved_results_open_with_plain_xarray(path):
     assert "results" in xr.open_datatree(path, engine="zarr").children
 
 
-@pytest.mark.parametrize("name", ["", "/", "a//b", ".hidden", "a/_b", "../up"])
+def test_a_result_in_another_order_keeps_its_own_ids(path, fill):
+    """Rows that are not the store's rows are never given the store's ids."""
+    fill(path, [0, 1, 2])
+    store = open_store(path)
+    x = store["stage1"].compute()
+    backwards = x[::-1].to_dataset(name="x")
+    some = x[:10].to_dataset(name="x")
+
+    store.save("backwards", backwards)
+    store.save("some", some)
+
+    assert store.load("backwards")["image"].values[0] == "a/69.jpg"
+    assert (
+        store.load("some")["image"].values.tolist() == x["image"].values[:10].tolist()
+    )
+    assert store.load("some")["label"].values[1] == "dog"
+
+
+def test_coordinates_on_other_dimensions_are_kept(path):
+    """A coordinate that is called like a column but is no column stays."""
+    store = open_store(path)
+    result = xr.Dataset(
+        {"score": (("image", "part"), np.zeros((70, 2)))},
+        coords={"note": ("part", ["first", "second"])},
+    )
+
+    store.save("score", result)
+    again = store.load("score")
+
+    assert again["note"].values.tolist() == ["first", "second"]
+    assert again["image_note"].values[0] == "é"
+
+
+@pytest.mark.parametrize("pair", [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")])
+def test_results_do_not_nest(path, pair):
+    """Saving above or below another result would endanger it and is refused."""
+    store = open_store(path)
+    first, second = pair
+    store.save(first, xr.DataArray(1.0))
+
+    with pytest.raises(InputError, match="one would lie inside the other"):
+        store.save(second, xr.DataArray(2.0))
+
+    assert store.results == [first]
+
+
+def test_an_error_that_is_not_the_disks_leaves_no_litter(path):
+    """Attributes that cannot be stored raise, and the folder stays clean."""
+    store = open_store(path)
+
+    with pytest.raises(TypeError):
+        store.save("bad", xr.DataArray(1.0, attrs={"odd": {1, 2}}))
+
+    assert not list(path.rglob("*.partial"))
+    assert store.results == []
+
+
+@pytest.mark.parametrize("name", ["", "/", "a//b", ".hidden", "_b", "a/.b", "../up"])
 def test_a_bad_result_name_is_refused(path, name):
     """Names stay inside the results folder."""
     with pytest.raises(InputError, match="cannot name a result"):

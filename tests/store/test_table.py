@@ -44,6 +44,7 @@ def test_the_table_comes_back_in_a_readable_order(table):
         pd.Series([1, 2, 3], dtype="Int32"),
         pd.Series(["2020-01-01", None, "2021-01-01"], dtype="datetime64[ns]"),
         pd.Series([7, 8, 7], dtype="category"),
+        pd.Series([7, None, 8], dtype="category"),
         pd.Series([True, None, False], dtype="boolean"),
     ],
     ids=str,

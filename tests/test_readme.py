@@ -71,7 +71,7 @@ def test_the_python_runs(readme, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len([x for x in code.splitlines() if x.strip()]) <= 25
     assert (tmp_path / "digits.png").stat().st_size > 10_000
-    assert ek.open_store(tmp_path / "digits.zarr").results == ["map"]
+    assert ek.open_store(tmp_path / "digits.zarr").results[0].startswith("map/stage3")
     with_noise, without = eval(done.stdout.splitlines()[-1])
     assert 0.5 < with_noise <= without <= 1
 

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from embedkit.analysis.frame import check_rows, in_one_task, labelled, provenance
+from embedkit.analysis.frame import (
+    check_rows,
+    in_one_task,
+    labelled,
+    provenance,
+    whole,
+)
 from embedkit.analysis.rows import usable_rows
 from embedkit.errors import InputError
 
@@ -36,7 +42,9 @@ def cluster(
         More calls more images noise.
     metric : {"euclidean", "cosine"}, optional
         That of `neighbors`, else Euclidean. Cosine clusters the rows at unit length by
-        their Euclidean distance, which orders pairs in the same way.
+        their Euclidean distance, which orders pairs of nonzero rows in the same way. A
+        zero row stays at zero: at 1 from the others, nearer than orthogonal ones, though
+        its cosine to all of them is 0 as well; and zero rows are copies of each other.
 
     Returns
     -------
@@ -44,7 +52,7 @@ def cluster(
         ``label`` int64, -1 for noise and for rows left out; ``probability`` float32, the
         strength of membership, 0 for those; ``outlier_score`` float32, GLOSH, near 1 for
         outliers, NaN for rows left out. A coordinate ``label`` of `x` is carried on as
-        ``image_label``. Lazy, one task.
+        ``image_label``. Lazy, one task, which holds all rows of `x` in float64.
 
     Raises
     ------
@@ -57,6 +65,9 @@ def cluster(
     clustering, visualization, and outlier detection, sections 3 and 6.
     """
     check_rows(x, asked="cluster", dims=("feature", "axis"))
+    min_cluster_size = whole(min_cluster_size, asked="cluster", name="min_cluster_size")
+    if min_samples is not None:
+        min_samples = whole(min_samples, asked="cluster", name="min_samples")
     if min_cluster_size < 2 or (min_samples is not None and min_samples < 1):
         raise InputError(
             f"cluster got min_cluster_size={min_cluster_size}, min_samples={min_samples}; "
@@ -66,8 +77,8 @@ def cluster(
         _check_same_images(x, neighbors)
     parameters: dict[str, Any] = {
         "metric": _choose_metric(metric, neighbors),
-        "min_cluster_size": int(min_cluster_size),
-        "min_samples": int(min_samples or min_cluster_size),
+        "min_cluster_size": min_cluster_size,
+        "min_samples": min_samples or min_cluster_size,
     }
     rows = (x.sizes["image"],)
     results = in_one_task(

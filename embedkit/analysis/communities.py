@@ -10,7 +10,13 @@ import numpy.typing as npt
 import scipy.sparse as sp
 import xarray as xr
 
-from embedkit.analysis.frame import check_variables, in_one_task, labelled, provenance
+from embedkit.analysis.frame import (
+    check_variables,
+    in_one_task,
+    labelled,
+    provenance,
+    whole,
+)
 from embedkit.analysis.graph import adjacency, to_matrix
 from embedkit.errors import InputError
 
@@ -42,7 +48,7 @@ def communities(
     Raises
     ------
     InputError
-        For a resolution that is not positive, a negative seed, or not a graph.
+        For a resolution that is not positive, a seed out of range, or not a graph.
 
     References
     ----------
@@ -54,6 +60,7 @@ def communities(
         raise InputError(
             f"communities got resolution={resolution}; choose one above 0."
         )
+    seed = whole(seed, asked="communities", name="seed")
     if not 0 <= seed < 2**63:
         raise InputError(f"communities got seed={seed}; choose 0 to 2^63 - 1.")
     (community,) = in_one_task(
@@ -62,9 +69,9 @@ def communities(
         graph["weight"].data,
         like=[((graph.sizes["image"],), np.int64)],
         resolution=float(resolution),
-        seed=int(seed),
+        seed=seed,
     )
-    attrs = provenance(graph, resolution=float(resolution), seed=int(seed))
+    attrs = provenance(graph, resolution=float(resolution), seed=seed)
     return labelled(graph, {"community": (("image",), community)}, attrs={})[
         "community"
     ].assign_attrs(attrs)

@@ -1,9 +1,10 @@
 """Exact nearest rows: FAISS proposes in float32, float64 decides, a bound certifies.
 
-FAISS expands |q-y|² into |q|² + |y|² - 2 q·y, which loses near-duplicates when norms are
-large. So rows are centred first, more candidates than needed are fetched, all of them
-are measured again in float64, and a query counts as done only if no row outside of its
-candidates can be as near as its last neighbor. Every other query is redone directly.
+For all but small searches FAISS calls BLAS and expands |q-y|² into |q|² + |y|² - 2 q·y,
+which loses near-duplicates when norms are large. So rows are centred first, more
+candidates than needed are fetched, all of them are measured again in float64, and a query
+counts as done only if no row outside of its candidates can be as near as its last
+neighbor. Every other query is redone directly, equal ones together.
 
 The result is a function of each pair of rows alone, hence of nothing else: not of the
 tiling, the order of summation in BLAS, or the rows around.
@@ -18,6 +19,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from embedkit.analysis.float32_bounds import inner_product_floor, squared_floor
 from embedkit.analysis.rows import usable_rows
 
 Metric: TypeAlias = Literal["euclidean", "cosine", "inner_product"]
@@ -62,17 +64,15 @@ def search(
     """
     distances = np.full((len(queries), k), np.nan)
     ids = np.full((len(queries), k), -1, dtype=np.int64)
-    rows = np.flatnonzero(usable_rows(database))
+    rows = _without_crowds(database, np.flatnonzero(usable_rows(database)), k)
     wanted = np.flatnonzero(usable_rows(queries))
     if len(rows) and len(wanted):
-        queries = queries[wanted]
-        near, found, floor = _propose(
-            queries, database, rows, query_ids[wanted], k, metric
-        )
-        for q in np.flatnonzero(~(floor > near[:, -1]) & (floor != np.inf)):
-            one = slice(q, q + 1)
-            near[one], found[one] = _rank(
-                queries[one], database, rows[None], query_ids[wanted[one]], k, metric
+        queries, query_ids = queries[wanted], query_ids[wanted]
+        near, found, floor = _propose(queries, database, rows, query_ids, k, metric)
+        unsure = np.flatnonzero(~(floor > near[:, -1]) & (floor != np.inf))
+        if len(unsure):
+            near[unsure], found[unsure] = _redo(
+                queries[unsure], database, rows, query_ids[unsure], k, metric
             )
         distances[wanted] = np.where(found >= 0, near, np.nan)
         ids[wanted] = found
@@ -95,6 +95,39 @@ def _propose(
     return *_rank(queries, database, candidates, query_ids, k, metric), floor
 
 
+def _redo(
+    queries: Floats, database: Floats, rows: Ids, query_ids: Ids, k: int, metric: Metric
+) -> tuple[Float64s, Ids]:
+    """Rank all rows for the queries without a certificate.
+
+    Many may be equal, as dead units and black frames are: each distinct one is ranked
+    once, one place further than `k` since some of its copies find themselves.
+    """
+    near = np.empty((len(queries), k))
+    found = np.empty((len(queries), k), np.int64)
+    # Under cosine a zero query is at distance 1 of all: their numbers decide.
+    alike = ~queries.any(axis=1) if metric == "cosine" else np.zeros(len(queries), bool)
+    first = np.broadcast_to(rows[: k + 1], (int(alike.sum()), len(rows[: k + 1])))
+    if alike.any():
+        near[alike], found[alike] = _rank(
+            queries[alike], database, first, query_ids[alike], k, metric
+        )
+    others = np.flatnonzero(~alike)
+    distinct, group = np.unique(queries[others], axis=0, return_inverse=True)
+    for number, query in enumerate(distinct):
+        members = others[group == number]
+        ranked = _rank(query[None], database, rows[None], np.array([-1]), k + 1, metric)
+        near[members], found[members] = _without_itself(*ranked, query_ids[members])
+    return near, found
+
+
+def _without_itself(near: Float64s, found: Ids, query_ids: Ids) -> tuple[Float64s, Ids]:
+    """Leave each query out of one ranking (1, K+1) shared by all, else its last place."""
+    itself = found == query_ids[:, None]  # (M, K+1)
+    kept = np.argsort(itself, axis=1, kind="stable")[:, :-1]
+    return near[0, kept], found[0, kept]
+
+
 def _candidates(
     queries: Floats, database: Floats, rows: Ids, k: int, metric: Metric
 ) -> tuple[Ids, Float64s]:
@@ -109,58 +142,14 @@ def _candidates(
     kind = faiss.METRIC_INNER_PRODUCT if metric == "inner_product" else faiss.METRIC_L2
     scores, places = faiss.knn(ask, base, fetch, metric=kind)  # (Q, fetch)
     if metric == "inner_product":
-        floor = _floor_inner_product(ask, base, scores[:, -1], queries, center)
+        floor = inner_product_floor(base, scores[:, -1], queries, center)
     else:
-        floor = _floor_squared(ask, base, scores[:, -1])
+        floor = squared_floor(ask, base, scores[:, -1])
         floor = floor / 2 if metric == "cosine" else np.sqrt(np.maximum(floor, 0))
     if fetch == len(rows):
         floor = np.full(len(queries), np.inf)
     lost = (places < 0).any(axis=1) | np.isnan(floor)  # float32 overflowed
     return np.where(places < 0, -1, rows[places]), np.where(lost, -np.inf, floor)
-
-
-def _gamma(n: int, unit: float) -> float:
-    """Bound the relative error of a sum of `n` rounded products, in any order.
-
-    References
-    ----------
-    Higham (2002), Accuracy and Stability of Numerical Algorithms, lemma 3.1 and (3.5).
-    """
-    return n * unit / (1 - n * unit) if n * unit < 1 else float("inf")
-
-
-def _floor_squared(ask: Floats, base: Floats, last: Floats) -> Float64s:
-    """Bound |q-y|² from below for rows that FAISS left out.
-
-    With a, b the centred float32 rows, each of the three terms of the expansion is a sum
-    of F products, and |a||b| <= (|a|² + |b|²)/2: together gamma(F) 2 (|a|² + |b|²). The
-    final additions and rounding the rows to float32 cost 8 u (|a|² + |b|²) more, which 16
-    additional terms cover twice. The last summand is for products below 2^-126.
-    """
-    terms = ask.shape[1] + 16
-    norms = _squares(ask) + _squares(base).max()  # (Q,)
-    error = 2 * _gamma(terms, 2.0**-24) * norms + terms * 2.0**-125
-    # An overflow leaves infinities here: not a certificate.
-    floor = np.where(np.isfinite(last), last, np.nan).astype(np.float64) - error
-    return np.where(np.isfinite(floor), floor, np.nan)
-
-
-def _floor_inner_product(
-    ask: Floats, base: Floats, last: Floats, queries: Floats, center: Float64s
-) -> Float64s:
-    """Bound -q·y from below for rows that FAISS left out, where q·y = q·(y-c) + q·c.
-
-    One float32 sum of F products, plus the same in float64 for the part that centring
-    took out and for the final distances.
-    """
-    terms = ask.shape[1] + 16
-    length = np.sqrt(_squares(ask))  # (Q,)
-    reach = np.sqrt(_squares(base).max())
-    error = _gamma(terms, 2.0**-24) * length * reach + terms * 2.0**-125
-    error += 4 * _gamma(terms, 2.0**-53) * length * (reach + np.linalg.norm(center))
-    offset = np.asarray(queries, np.float64) @ center
-    floor = -last.astype(np.float64) - offset - error
-    return np.where(np.isfinite(floor), floor, np.nan)
 
 
 def _rank(
@@ -236,6 +225,40 @@ def _lifted(
         yield part, _lift(source[ids[part]], metric)
 
 
+def _without_crowds(database: Floats, rows: Ids, k: int) -> Ids:
+    """Leave out copies of rows that stand more than `k` times before them.
+
+    Nobody needs them: whatever the distance, `k` equal rows of lower number come first,
+    even without the query. Left in, a few hundred black frames would fill the candidates
+    of all queries around and take their certificates.
+    """
+    prints = _fingerprints(database, rows)
+    order = np.argsort(prints, kind="stable")
+    cuts = np.flatnonzero(np.diff(prints[order])) + 1
+    edges = np.concatenate([[0], cuts, [len(rows)]])
+    kept = np.ones(len(rows), bool)
+    for crowd in np.flatnonzero(np.diff(edges) > k + 1):
+        members = order[edges[crowd] : edges[crowd + 1]]  # ascending
+        pattern = np.asarray(database[rows[members[0]]], np.float64)
+        same = np.empty(len(members), bool)
+        for part, block in _lifted(database, rows[members], "euclidean"):
+            same[part] = (block == pattern).all(axis=1)
+        kept[members[same][k + 1 :]] = False
+    return rows[kept]
+
+
+def _fingerprints(database: Floats, rows: Ids) -> npt.NDArray[np.uint64]:
+    """Mix the bits of each row into a number: equal rows get equal ones, others hardly."""
+    weights = np.random.default_rng(0).integers(
+        2**64, size=database.shape[1], dtype=np.uint64
+    )
+    prints = np.zeros(len(rows), np.uint64)
+    for part, block in _lifted(database, rows, "euclidean"):
+        bits = block.view(np.uint64)
+        prints[part] = ((bits ^ (bits >> np.uint64(32))) * weights).sum(axis=1)
+    return prints
+
+
 def _zero_rows(database: Floats, rows: Ids) -> npt.NDArray[np.bool_]:
     """Tell which of `rows` are all zero."""
     null = np.empty(len(rows), bool)
@@ -259,8 +282,3 @@ def _float32(source: Floats, ids: Ids, shift: Float64s, metric: Metric) -> Float
         for part, block in _lifted(source, ids, metric):
             out[part] = block - shift
     return out
-
-
-def _squares(rows: Floats) -> Float64s:
-    """Squared length of each row, summed in float64 without a float64 copy."""
-    return np.asarray(np.einsum("nf,nf->n", rows, rows, dtype=np.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,33 @@ def check_rows(x: xr.DataArray, *, asked: str, dims: Sequence[str]) -> None:
             f"{asked} needs floating-point rows and got {x.dtype}; "
             "convert them with x.astype('float32')."
         )
+
+
+def whole(value: Any, *, asked: str, name: str) -> int:
+    """Return an integer parameter as an int.
+
+    Parameters
+    ----------
+    value : int
+        What was given, of Python or NumPy.
+    asked, name : str
+        The function and its parameter, for the message.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InputError
+        For anything that is no integer: a float even if it is whole, or a bool.
+    """
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InputError(f"{asked} got {name}={value!r}; choose a whole number.")
 
 
 def check_variables(given: xr.Dataset, *, asked: str, names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis.quiet import quiet
+from embedkit.quiet import quiet
 
 with quiet(SyntaxWarning):  # escapes in its docstrings, seen once when it is compiled
     import hdbscan

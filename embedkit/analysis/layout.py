@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -45,34 +45,35 @@ def initial_layout(graph: sp.csr_array, *, seed: int) -> npt.NDArray[np.float32]
     rng = np.random.default_rng(seed)
     count, member = connected_components(graph, directed=False)
     order = np.argsort(-np.bincount(member, minlength=count), kind="stable")
-    by_component = np.split(
-        np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1]
-    )
-    place = np.empty((graph.shape[0], 2))
+    nodes = np.argsort(member, kind="stable")
+    edges = np.concatenate([[0], np.cumsum(np.bincount(member))])  # (components + 1,)
+    # Once for all: picking the nodes of one component costs as much as the whole graph.
+    blocks = sp.csr_array(graph[nodes][:, nodes], dtype=np.float64)
+    placed = np.empty((graph.shape[0], 2))  # in the order of `nodes`
     before = 0  # nodes placed so far: the area of the spiral up to here
     for turn, component in enumerate(order):
-        nodes = by_component[component]
-        center = np.sqrt(before + len(nodes) / 2) if turn else 0.0
+        part = slice(edges[component], edges[component + 1])
+        size = part.stop - part.start
+        center = np.sqrt(before + size / 2) if turn else 0.0
         angle = turn * _GOLDEN_ANGLE
-        disc = np.sqrt(len(nodes)) * _unit_disc(graph, nodes, rng)
-        place[nodes] = disc + center * np.array([np.cos(angle), np.sin(angle)])
-        before += len(nodes)
+        disc = np.sqrt(size) * _unit_disc(blocks[part, part], rng)
+        placed[part] = disc + center * np.array([np.cos(angle), np.sin(angle)])
+        before += size
+    place = np.empty_like(placed)
+    place[nodes] = placed
     place *= _WIDTH / 2 / max(np.abs(place).max(), 1.0)
     return (place + rng.normal(scale=1e-4 * _WIDTH, size=place.shape)).astype(
         np.float32
     )
 
 
-def _unit_disc(
-    graph: sp.csr_array, nodes: npt.NDArray[Any], rng: np.random.Generator
-) -> Float64s:
+def _unit_disc(graph: sp.csr_array, rng: np.random.Generator) -> Float64s:
     """Lay out one component within the unit disc: (C, 2)."""
-    if len(nodes) == 1:
+    if graph.shape[0] == 1:
         return np.zeros((1, 2))
-    if len(nodes) <= 3:  # no two informative eigenvectors
-        return rng.uniform(-0.5, 0.5, size=(len(nodes), 2))
-    part = graph if len(nodes) == graph.shape[0] else graph[nodes][:, nodes]
-    vectors = _eigenvectors(sp.csr_array(part, dtype=np.float64), rng)
+    if graph.shape[0] <= 3:  # no two informative eigenvectors
+        return rng.uniform(-0.5, 0.5, size=(graph.shape[0], 2))
+    vectors = _eigenvectors(graph, rng)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1).max())
 
 

@@ -14,9 +14,9 @@ from sklearn.metrics import f1_score, mean_absolute_error, r2_score, recall_scor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from embedkit.analysis.quiet import quiet
 from embedkit.analysis.rows import usable_rows
 from embedkit.errors import InputError
+from embedkit.quiet import quiet
 
 Task: TypeAlias = Literal["classification", "regression"]
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -26,6 +26,8 @@ SCORES: dict[Task, tuple[str, ...]] = {
     "regression": ("r2", "mae"),
 }
 _MAX_ITER = 5000  # standardised rows and an L2 penalty need tens to hundreds
+
+_unconverged = quiet(ConvergenceWarning)  # returned instead, for each fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def _fit(rows: Floats, target: npt.NDArray[Any], task: Task) -> tuple[Pipeline, 
     if task == "regression":
         return make_pipeline(StandardScaler(), Ridge()).fit(rows, target), True
     classifier = LogisticRegression(C=1.0, max_iter=_MAX_ITER)
-    with quiet(ConvergenceWarning):  # returned instead, for each fold
+    with _unconverged:
         model = make_pipeline(StandardScaler(), classifier).fit(rows, target)
     return model, bool(classifier.n_iter_.max() < _MAX_ITER)
 

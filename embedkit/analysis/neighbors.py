@@ -13,7 +13,13 @@ import xarray as xr
 from dask.delayed import delayed
 
 from embedkit.analysis import exact_knn
-from embedkit.analysis.frame import check_rows, in_one_task, labelled, provenance
+from embedkit.analysis.frame import (
+    check_rows,
+    in_one_task,
+    labelled,
+    provenance,
+    whole,
+)
 from embedkit.errors import InputError
 
 _ROWS_PER_TASK = 4096  # for arrays in memory; Dask arrays bring their own chunks
@@ -44,24 +50,28 @@ def neighbors(
         ``indices`` int64, row numbers in `x`, nearest first, -1 for none; ``distances``
         float32, NaN for none. Equal distances (in float64) are ordered by row number.
         Lazy, one task per chunk of images; the values do not depend on the chunks.
+        Each task holds all rows of `x` at once, so they must fit into the memory of every
+        worker; the tasks of one worker share them.
 
     Raises
     ------
     InputError
-        For wrong dimensions or dtype, or `n_neighbors` outside of 1 to N-1.
+        For wrong dimensions or dtype, or `n_neighbors` that is not a whole
+        number from 1 to N-1.
 
     See Also
     --------
     embedkit.neighbor_graph : The weighted graph of these neighbors.
     """
     check_rows(x, asked="neighbors", dims=("feature", "axis"))
+    n_neighbors = whole(n_neighbors, asked="neighbors", name="n_neighbors")
     _check_count(n_neighbors, x.sizes["image"])
     _check_metric(metric)
-    whole = delayed(np.asarray)(x.data)
+    database = delayed(np.asarray)(x.data)
     blocks = [
         in_one_task(
             neighbors_of_rows,
-            whole,
+            database,
             like=[
                 ((stop - start, n_neighbors), np.int64),
                 ((stop - start, n_neighbors), np.float32),

@@ -13,6 +13,7 @@ from dask.base import compute
 from dask.delayed import delayed
 
 import embedkit
+from embedkit.analysis.frame import whole
 from embedkit.analysis.linear_probe import (
     SCORES,
     LayerScores,
@@ -45,7 +46,8 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
         Layers by name, in network order: dims (image, feature), or (image, channel, y,
         x), of which the mean over y and x is probed. An embedkit store is one.
     target : str
-        What to predict: a column of `table`, else a coordinate of the images.
+        What to predict: a column of `table`, else a coordinate of the images. An image
+        where it is missing or infinite counts as unlabelled.
     layers : str or sequence of str, default "*"
         Names or patterns of the layers to probe.
     table : DataFrame or path to CSV or Parquet, optional
@@ -58,7 +60,7 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
     folds : int, default 5
         At least 2.
     seed : int, default 0
-        Shuffles images into folds, the same for every layer.
+        Shuffles images into folds, the same for every layer; 0 to 2^32 - 1.
     task : {"auto", "classification", "regression"}, default "auto"
         Logistic regression or ridge. Automatic: regression for floating-point targets
         with fractions and more than 20 distinct values.
@@ -70,23 +72,22 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
         ``n_train``, ``n_test`` (images), ``converged``; and ``interval`` (layer, bound):
         95 % around the accuracy over all held-out images (Wilson), or around the mean R²
         of the folds (Student's t). ``.attrs["best_layer"]`` has the highest mean accuracy
-        or R². Computed now, one task per layer, wherever Dask computes.
+        or R². Computed now, wherever Dask computes: one task per layer, which holds all
+        rows of that layer.
 
     Raises
     ------
     InputError
-        If a layer, column or class is missing, or there is too little to train on.
+        If a layer, column or class is missing, there is too little to train on, or
+        `folds` or `seed` is out of range.
 
     References
     ----------
     Alain, Bengio (2016), Understanding intermediate layers using linear classifier
     probes, section 3.
     """
-    arrays = {
-        name: _as_rows(store[name], name) for name in _choose(layers, list(store))
-    }
-    first = next(iter(arrays.values()))
-    _check_same_images(arrays)
+    folds, seed = _check_counts(folds, seed)
+    first, rows = _rows_of_layers(store, _choose(layers, list(store)))
     columns = Columns(
         first, None if table is None else join_table(table, _ids(first), on=on)
     )
@@ -94,14 +95,13 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
         columns, target=target, split=split, folds=folds, seed=seed, task=task
     )
     score = delayed(score_layer)
+    shared = delayed(setup.target), delayed(setup.part)  # sent once, not with each task
     tasks = [
-        score(x.data, setup.target, setup.part, n_folds=setup.n_folds, task=setup.task)
-        for x in arrays.values()
+        score(data, *shared, n_folds=setup.n_folds, task=setup.task)
+        for data in rows.values()
     ]
     results: tuple[LayerScores, ...] = compute(*tasks)
-    return _assemble(list(arrays), results, setup).assign_attrs(
-        target=target, seed=seed
-    )
+    return _assemble(list(rows), results, setup).assign_attrs(target=target, seed=seed)
 
 
 def _choose(layers: str | Sequence[str], names: list[str]) -> list[str]:
@@ -138,16 +138,48 @@ def _ids(x: xr.DataArray) -> pd.Index:
     return pd.Index(values).astype(str)
 
 
-def _check_same_images(arrays: Mapping[str, xr.DataArray]) -> None:
-    """Raise unless all layers speak of the same images in the same order."""
-    names = list(arrays)
-    expected = _ids(arrays[names[0]])
+def _rows_of_layers(
+    store: Mapping[str, xr.DataArray], names: list[str]
+) -> tuple[xr.DataArray, dict[str, Any]]:
+    """Return the first layer, and the rows of all, which must be of the same images.
+
+    Of the others only the rows are kept: ids that were loaded to compare them can go.
+    """
+    first = _as_rows(store[names[0]], names[0])
+    rows = {names[0]: first.data}
+    expected: pd.Index | None = None
     for name in names[1:]:
-        if not expected.equals(_ids(arrays[name])):
-            raise InputError(
-                f"probe got layers {names[0]!r} and {name!r} of different images; "
-                "probe layers of one store together."
-            )
+        x = _as_rows(store[name], name)
+        if not _share_ids(first, x):
+            expected = _ids(first) if expected is None else expected
+            if not expected.equals(_ids(x)):
+                raise InputError(
+                    f"probe got layers {names[0]!r} and {name!r} of different images; "
+                    "probe layers of one store together."
+                )
+        rows[name] = x.data
+    return first, rows
+
+
+def _share_ids(one: xr.DataArray, other: xr.DataArray) -> bool:
+    """Tell whether the ids are surely equal without loading or comparing any."""
+    if one.sizes["image"] != other.sizes["image"]:
+        return False
+    if "image" not in one.coords or "image" not in other.coords:
+        return "image" not in one.coords and "image" not in other.coords
+    ours, theirs = one.coords["image"], other.coords["image"]
+    if ours.chunks is None or theirs.chunks is None:
+        return ours.variable is theirs.variable
+    return bool(ours.data.name == theirs.data.name)  # Dask: equal names, equal values
+
+
+def _check_counts(folds: int, seed: int) -> tuple[int, int]:
+    """Return both as integers; raise if they are none, or no seed of scikit-learn."""
+    folds = whole(folds, asked="probe", name="folds")
+    seed = whole(seed, asked="probe", name="seed")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"probe got seed={seed}; choose 0 to 2^32 - 1.")
+    return folds, seed
 
 
 def _assemble(

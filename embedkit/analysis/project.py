@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from embedkit.analysis.frame import check_variables, in_one_task, labelled, provenance
+from embedkit.analysis.frame import (
+    check_variables,
+    in_one_task,
+    labelled,
+    provenance,
+    whole,
+)
 from embedkit.analysis.graph import to_matrix
 from embedkit.analysis.layout import initial_layout
 from embedkit.errors import InputError
@@ -53,12 +59,15 @@ def project(
     McInnes, Healy, Melville (2018), UMAP, section 3.2.
     """
     check_variables(graph, asked="project", names=("indices", "weight"))
+    seed = whole(seed, asked="project", name="seed")
+    if n_epochs is not None:
+        n_epochs = whole(n_epochs, asked="project", name="n_epochs")
     _check_parameters(min_dist, spread, n_epochs, seed)
     parameters: dict[str, Any] = {
         "min_dist": float(min_dist),
         "spread": float(spread),
         "n_epochs": n_epochs,
-        "seed": int(seed),
+        "seed": seed,
     }
     (places,) = in_one_task(
         lay_out,

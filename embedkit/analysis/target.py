@@ -37,7 +37,7 @@ class Setup:
     classes : list of str
         Name of each class number; empty for regression.
     readable, labelled : ndarray of bool, shape (N,)
-        Whose status is "ok", and who has a target.
+        Whose status is "ok", and who has a target, which is finite if it is a number.
     """
 
     target: Array
@@ -102,13 +102,16 @@ def set_up(
         If a column or class is missing, or there is too little to train on.
     """
     values = columns[target]
-    labelled = ~missing(values)
+    labelled = ~(missing(values) | _infinite(values))
     readable = np.ones(len(values), bool)
     if "status" in columns.x.coords:
         readable = columns["status"] == "ok"
     used = labelled & readable
     chosen = _choose_task(values[used], task)
     target_numbers, classes = _encode(values, used, chosen, name=target)
+    if chosen == "regression":  # text may hold "inf" or "nan"
+        labelled &= ~used | np.isfinite(target_numbers)
+        used &= labelled
     if split is not None:
         part, n_folds = _parts_by_column(columns[split], used, split), 1
     else:
@@ -136,6 +139,11 @@ def _choose_task(values: Array, task: str) -> Task:
             raise InputError(
                 f"probe got task={task!r}; choose 'auto', 'classification' or 'regression'."
             )
+
+
+def _infinite(values: Array) -> npt.NDArray[np.bool_]:
+    """Tell which values are an infinity, which nobody can regress on."""
+    return np.asarray(pd.Series(values).isin([np.inf, -np.inf]), dtype=bool)
 
 
 def _whole(values: Array) -> bool:

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.utils import check_random_state
 
-from embedkit.analysis.quiet import quiet
+from embedkit.quiet import quiet
 
-with quiet(ImportWarning, "Tensorflow not installed"):  # parametric UMAP is not used
+# Parametric UMAP, which needs Tensorflow, is not used.
+with quiet(ImportWarning, message="Tensorflow not installed"):
     from umap import umap_
 
 # Numba's fallback threading layer ends the process when two threads run parallel code.

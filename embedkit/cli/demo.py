@@ -14,6 +14,7 @@ from embedkit.cli.options import kept, neighbors_of, workers
 from embedkit.cli.output import common, emit, extraction_bar, line, say, size, table
 from embedkit.cli.probe import print_scores
 from embedkit.cli.probe import rows as score_rows
+from embedkit.errors import InputError
 from embedkit.networks.bundled.held_out import write_held_out
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class _Found:
 @common
 def demo(*, folder: Path, as_json: bool) -> None:
     """Run the whole journey on handwritten digits and leave the results in FOLDER."""
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: name a folder for the demo, new or old")
     began = time.perf_counter()
     images = _open_digits(folder / "digits")
     network = ek.load_network("embedkit/digits")

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import xarray as xr
 
 import embedkit as ek
 from embedkit.cli.main import debugging
 from embedkit.cli.output import say
-from embedkit.errors import IncompleteStore
+from embedkit.errors import IncompleteStore, StoreError
 
 if TYPE_CHECKING:
-    import xarray as xr
     from distributed import Client
 
     from embedkit.analysis.exact_knn import Metric
@@ -79,7 +79,11 @@ def kept(
         found = store.load(name)
         if found.attrs == _as_saved(lazy.attrs):
             return found
-    store.save(name, lazy)
+    try:
+        store.save(name, lazy)
+    except StoreError as error:  # the numbers are still worth seeing
+        say(f"Not saved: {error}")
+        return lazy if isinstance(lazy, xr.Dataset) else lazy.to_dataset()
     return store.load(name)
 
 

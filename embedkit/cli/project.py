@@ -88,9 +88,14 @@ def project(  # noqa: PLR0913 - every option is an argument
 
 
 def _check_place(picture: Path) -> None:
-    if not picture.absolute().parent.is_dir():
+    folder = picture.absolute().parent
+    if not folder.is_dir():
         raise InputError(
-            f"cannot write {picture}: {picture.absolute().parent} is no folder. Make it first"
+            f"cannot write {picture}: {folder} is no folder. Make it first"
+        )
+    if not picture.suffix or picture.is_dir():
+        raise InputError(
+            f"cannot write {picture}: name a file that ends with .png or so"
         )
 
 
@@ -99,12 +104,13 @@ def _colors(
 ) -> xr.DataArray | str | None:
     if color is None:
         return "label" if "label" in xy.coords else None
-    if color in xy.coords:
+    if color in xy.coords and xy.coords[color].dims == ("image",):
         return color
     results = {"communities": "community", "cluster": "label"}
     if color in results:
         return store.load(f"{color}/{layer}")[results[color]]
-    known = [*results, *(str(each) for each in xy.coords)]
+    columns = [str(key) for key, each in xy.coords.items() if each.dims == ("image",)]
+    known = [*columns, *results]
     raise InputError(
         f"nothing to colour by is called {color!r}. {did_you_mean(color, known)}"
     )

@@ -190,7 +190,16 @@ def _open_or_create(path: Path, schema: StoreSchema, images: ImageSet) -> Store:
         except StoreError:
             if not path.exists():  # or another process was faster, with the same store
                 raise
-    store = open_store(path)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()  # an empty folder is as good as none
+        return _open_or_create(path, schema, images)
+    try:
+        store = open_store(path)
+    except StoreError as error:
+        message = (
+            f"cannot extract into {path}, which exists: {error}; or give another path"
+        )
+        raise StoreError(message) from error
     check_identity(store.schema.parts, schema.parts, where=str(path))
     return store
 
@@ -207,7 +216,20 @@ def _run(
     todo = [block for block in range(len(store.schema.grid)) if block not in commits]
     spool = store.path / PRIVATE / "spool"
     if todo:
-        job = Job(
+        job = _job(store, images, network, pool, spool)
+        _follow(run_blocks(job, todo), store, commits, on_progress)
+    if not store.finished:  # also where an earlier run died just before this
+        store.finish()
+        shutil.rmtree(spool, ignore_errors=True)
+    return store
+
+
+def _job(
+    store: Store, images: ImageSet, network: Network, pool: Pool, spool: Path
+) -> Job:
+    """Put what workers need where they find it."""
+    try:
+        return Job(
             store=str(store.path),
             identity=store.schema.identity,
             network=network.spool(spool),
@@ -216,11 +238,12 @@ def _run(
             batch_size=store.schema.batch_size,
             decode_threads=settings().decode_threads,
         )
-        _follow(run_blocks(job, todo), store, commits, on_progress)
-    if not store.finished:  # also where an earlier run died just before this
-        store.finish()
-        shutil.rmtree(spool, ignore_errors=True)
-    return store
+    except OSError as error:
+        message = (
+            f"cannot go on with the store {store.path}: {error.strerror or error}: "
+            "make room or get permission, then run the same call again"
+        )
+        raise StoreError(message) from error
 
 
 def _follow(

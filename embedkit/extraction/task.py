@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.errors import NetworkError, SourceError
+from embedkit.errors import NetworkError, SourceError, StoreError
 from embedkit.images.imageset import Source
 from embedkit.networks.network import Network
 from embedkit.networks.pooling import Pool
@@ -127,20 +127,27 @@ def extract_block(job: Job, block: int) -> BlockReport:
     schema, network, taps = _opened(job)
     clock = _Clock()
     values, failures = _compute(job, block, schema, network, taps, clock)
-    checksums = write_block(job.store, schema, block, values)
-    clock.lap("write")
     rows = schema.grid.rows(block)
-    commit = Commit(
-        block=block,
-        identity=job.identity,
-        start=rows.start,
-        stop=rows.stop,
-        failures=failures,
-        crc32=checksums,
-        seconds={**clock.seconds, "total": sum(clock.seconds.values())},
-        device=taps.device,
-    )
-    write_commit(job.store, commit)
+    try:
+        checksums = write_block(job.store, schema, block, values)
+        clock.lap("write")
+        commit = Commit(
+            block=block,
+            identity=job.identity,
+            start=rows.start,
+            stop=rows.stop,
+            failures=failures,
+            crc32=checksums,
+            seconds={**clock.seconds, "total": sum(clock.seconds.values())},
+            device=taps.device,
+        )
+        write_commit(job.store, commit)
+    except OSError as error:
+        message = (
+            f"block {block} cannot be written to {job.store}: {error.strerror or error}: "
+            "make room or get permission, then run the same call again"
+        )
+        raise StoreError(message) from error
     return _report(commit)
 
 
@@ -183,10 +190,10 @@ def _compute(
     start = 0
     for inputs in _batches(job, network, uris):
         stop = start + len(inputs)
-        batch, bad = _stack(inputs, ids[start:stop], network)
+        batch, bad = _stack(inputs, ids[start:stop], network, size=job.batch_size)
         clock.lap("prepare")
         for layer, activation in taps.forward(batch).items():
-            values[layer][start:stop] = activation
+            values[layer][start:stop] = activation[: len(inputs)]
             values[layer][start:stop][bad] = np.nan
         clock.lap("forward")
         failures |= {
@@ -224,15 +231,16 @@ def _batches(job: Job, network: Network, uris: list[str]) -> Iterator[list[_Inpu
 
 
 def _stack(
-    inputs: list[_Input], ids: list[str], network: Network
+    inputs: list[_Input], ids: list[str], network: Network, *, size: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the batch, zeros standing for unreadable images, and where those are.
+    """Return the batch, filled up to `size` with zeros, and which images are unreadable.
 
-    The zeros keep the batch's size, and so the bits of its other rows, as they would be
-    were every image good.
+    Zeros stand for unreadable images too. The last bits of a row depend on how many
+    rows there are, because libraries choose their kernels by shape: with the same
+    number always, a row has the same bits beside bad images and at the end of a block.
     """
     shape = network.input_shape
-    batch = np.zeros((len(inputs), *shape), np.float32)  # B, C, H, W
+    batch = np.zeros((size, *shape), np.float32)  # B, C, H, W
     bad = np.zeros(len(inputs), np.bool_)
     for row, given in enumerate(inputs):
         if isinstance(given, SourceError):

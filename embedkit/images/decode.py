@@ -46,7 +46,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from embedkit.errors import SourceError
-from embedkit.images.quiet import quiet
+from embedkit.quiet import quiet
 
 DECODE_POLICY: Final = "pil-rgb-1"
 """Name of the rule above. It is part of a store's identity: bump it with the rule."""
@@ -90,6 +90,9 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
 _BAND_BYTES: Final = 1 << 22
 """Pixels are scaled in bands of about this size, in bytes (chosen: fits a CPU cache)."""
 
+# Odd metadata is no reason to disturb whoever decodes; what cannot be decoded raises.
+_pillow_says_nothing = quiet(module=r"PIL\.")
+
 _Levels = npt.NDArray[np.uint16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
 
@@ -117,7 +120,7 @@ def decode(file: Path | BinaryIO) -> Image.Image:
     try:
         # An open file rather than a name: Pillow memory-maps what it opens by name,
         # and a mapped file that shrinks kills the process.
-        with _opened(file) as stream, quiet():
+        with _opened(file) as stream, _pillow_says_nothing:
             return _decode(stream)
     except SourceError:
         raise

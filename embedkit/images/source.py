@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from embedkit.errors import SourceError, StoreError
+from embedkit.files import whole_file
 from embedkit.images.decode import decode
+
+_SAMPLE = 4096
+"""Bytes of either end of a file that tell it from another (chosen: one page each)."""
 
 
 class Source(Protocol):
@@ -23,6 +26,10 @@ class Source(Protocol):
 
     def read(self, uri: str) -> Image.Image:
         """Return the image at `uri`, mode RGB, upright, or raise `SourceError`."""
+        ...
+
+    def fingerprint(self, uri: str) -> bytes:
+        """Return bytes that tell this image from another; none if it cannot be read."""
         ...
 
     def spooled(self, folder: Path) -> Source:
@@ -44,6 +51,16 @@ class FileSource:
         """Decode the file at `uri`. Raises `SourceError` if it cannot be decoded."""
         return decode(Path(uri))
 
+    def fingerprint(self, uri: str) -> bytes:
+        """Return the first and last 4 KiB of the file."""
+        try:
+            with Path(uri).open("rb") as file:
+                head = file.read(_SAMPLE)
+                file.seek(max(len(head), file.seek(0, os.SEEK_END) - _SAMPLE))
+                return head + file.read(_SAMPLE)
+        except OSError:
+            return b""
+
     def spooled(self, folder: Path) -> FileSource:  # noqa: ARG002 - part of Source
         """Return itself: files are already there for every process."""
         return self
@@ -64,6 +81,10 @@ class ArraySource:
     def read(self, uri: str) -> Image.Image:
         """Return row `uri` of the array. Raises `SourceError` if there is none."""
         return _row(self.pixels, uri)
+
+    def fingerprint(self, uri: str) -> bytes:
+        """Return the pixels of the row."""
+        return _row(self.pixels, uri).tobytes()
 
     def spooled(self, folder: Path) -> SpooledArraySource:
         """Write the pixels into `folder`, once, and return a source that maps them."""
@@ -87,6 +108,10 @@ class SpooledArraySource:
     def read(self, uri: str) -> Image.Image:
         """Return row `uri` of the array. Raises `SourceError` if there is none."""
         return _row(self.pixels, uri)
+
+    def fingerprint(self, uri: str) -> bytes:
+        """Return the pixels of the row."""
+        return _row(self.pixels, uri).tobytes()
 
     def spooled(self, folder: Path) -> SpooledArraySource:  # noqa: ARG002 - part of Source
         """Return itself: the file is already there for every process."""
@@ -136,14 +161,5 @@ def _digest(pixels: npt.NDArray[np.uint8]) -> str:
 def _write(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     """Write an array so that its file is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, pixels, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)  # mkstemp's 0600 would shut out workers of another user
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.save(file, pixels, allow_pickle=False)

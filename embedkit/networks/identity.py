@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import types
+import operator
 from collections.abc import Mapping
+from typing import Any
 
-import cloudpickle
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from embedkit.networks.content import content_digest, function_text
 from embedkit.networks.measure import node_type
 from embedkit.networks.taps import Traced
 from embedkit.networks.weights import tensor_parts
@@ -22,24 +22,55 @@ def architecture_digest(traced: Traced) -> str:
     """Return the SHA-256 of what a network does, as hexadecimal digits.
 
     It covers every node of the graph in order (name, type and arguments), the settings of
-    every module that is called, and constants that are part of the code. It does not
-    cover trained values, which `weights_digest` does.
+    every module that is called, the code of functions that are neither PyTorch's nor
+    Python's own, and tensors that are part of the code. It does not cover parameters,
+    which `weights_digest` does.
+
+    Raises
+    ------
+    NetworkError
+        When a function holds what cannot be pickled.
     """
     module, digest = traced.module, hashlib.sha256()
     numbers = {node: f"%{number}" for number, node in enumerate(module.graph.nodes)}
-    state = module.state_dict(keep_vars=True)
     for node in module.graph.nodes:
-        arguments = fx.node.map_arg((node.args, node.kwargs), numbers.__getitem__)
+        arguments = _stable((node.args, node.kwargs), numbers)
         name = traced.names.get(node.name, node.op)
         line = f"{name} {node_type(node, module)} {arguments}\n"
         digest.update(line.encode())
         if node.op == "call_module":
             settings = _settings(module.get_submodule(str(node.target)))
             digest.update(settings.encode())
-        if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
-            for part in tensor_parts(state[str(node.target)]):
-                digest.update(part)
+        if node.op == "call_function":
+            digest.update(function_text(node.target).encode())
+        if node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(module)
+            _update(digest, value)
     return digest.hexdigest()
+
+
+def _update(digest: Any, value: object) -> None:
+    """Add what a network reads by name and does not train."""
+    if isinstance(value, nn.Parameter):
+        return
+    parts = (
+        tensor_parts(value)
+        if isinstance(value, Tensor)
+        else [content_digest(value).encode()]
+    )
+    for part in parts:
+        digest.update(part)
+
+
+def _stable(value: Any, numbers: Mapping[fx.Node, str]) -> object:
+    """Return arguments with numbers for nodes, and no address for any function."""
+
+    def replaced(one: Any) -> Any:
+        if isinstance(one, fx.Node):
+            return numbers[one]
+        return function_text(one) if callable(one) else one
+
+    return fx.node.map_aggregate(value, replaced)
 
 
 def _settings(module: nn.Module) -> str:
@@ -52,24 +83,13 @@ def _settings(module: nn.Module) -> str:
 
 def _attributes(module: nn.Module) -> str:
     plain = {
-        name: value
+        name: _stable(value, {})
         for name, value in sorted(vars(module).items())
-        if isinstance(value, _PLAIN) and not name.startswith("_") and name != "training"
+        if (isinstance(value, _PLAIN) or callable(value))
+        and not name.startswith("_")
+        and name != "training"
     }
     return repr(plain)
-
-
-class _Describer(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
-    """Pickle for hashing: functions without the file and lines they were written in.
-
-    A notebook gives every run of a cell another file name, and the function is the same.
-    """
-
-    def reducer_override(self, obj: object) -> object:
-        if isinstance(obj, types.CodeType):
-            kept = (obj.co_code, obj.co_consts, obj.co_names, obj.co_varnames)
-            return tuple, ((*kept, obj.co_freevars, obj.co_flags),)
-        return super().reducer_override(obj)
 
 
 def describe_transform(transform: object) -> str:
@@ -83,16 +103,17 @@ def describe_transform(transform: object) -> str:
     Returns
     -------
     str
-        Its ``repr``; or, where that holds an address, the SHA-256 of its pickled code
-        and data. An object of a class that was defined in a notebook has a new identity
-        each time: give such a class a ``__repr__``.
+        Its ``repr`` in one line, for people, and the SHA-256 of its code and data, for
+        the rest; where the ``repr`` holds an address, the SHA-256 alone.
+
+    Raises
+    ------
+    NetworkError
+        When it cannot be pickled.
     """
-    text = repr(transform)
-    if "0x" not in text:
-        return text
-    buffer = io.BytesIO()
-    _Describer(buffer, protocol=5).dump(transform)
-    return f"sha256:{hashlib.sha256(buffer.getvalue()).hexdigest()}"
+    digest = f"sha256:{content_digest(transform)}"
+    text = " ".join(repr(transform).split())
+    return digest if "0x" in text else f"{text} {digest}"
 
 
 def combine(parts: Mapping[str, str]) -> str:

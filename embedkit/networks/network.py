@@ -181,7 +181,9 @@ class Network:
         Parameters
         ----------
         layers : str or sequence of str
-            As for `resolve`.
+            As for `resolve`. But a sequence of nothing but canonical names is taken as
+            it is, even where one of them is also the name of a preset: what `resolve`
+            returned always means the same layers.
         pool : {"avg", "max", "flatten", "none"}, default "avg"
             How the value of a layer is pooled for one image.
 
@@ -200,7 +202,9 @@ class Network:
         if pool not in get_args(Pool):
             message = f"there is no pool {pool!r}. {did_you_mean(pool, get_args(Pool))}"
             raise InputError(message)
-        wanted = frozenset(self.resolve(layers))
+        names = [] if isinstance(layers, str) else list(layers)
+        exact = names and {layer.name for layer in self._layers}.issuperset(names)
+        wanted = frozenset(names if exact else self.resolve(layers))
         chosen = [layer for layer in self._layers if layer.name in wanted]
         return TapGraph(self._traced, chosen, pool=pool)
 
@@ -210,7 +214,7 @@ class Network:
         Parameters
         ----------
         folder : path
-            Made if need be. The file is named by the identity and written at once and
+            Made if need be. The file is named by its digest and written at once and
             whole; if it is there already, with the same content, it is left alone.
 
         Returns
@@ -219,7 +223,7 @@ class Network:
             The file's path and digest, a few bytes to send around.
         """
         parts = (self._module, self.transform, self.name)
-        return write_spool(parts, Path(folder), identity=self.identity)
+        return write_spool(parts, Path(folder))
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self._module.parameters())

@@ -1,4 +1,4 @@
-"""Hand a network to other processes: one file, named by identity, checked before use."""
+"""Hand a network to other processes: one file, named by its digest, checked before use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeGuard
 
 import cloudpickle
 import torch
@@ -18,7 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from embedkit.errors import CorruptStore, NetworkError
-from embedkit.networks.taps import FOREIGN_ERRORS
+from embedkit.networks.taps import FOREIGN_ERRORS, one_line
+from embedkit.networks.weights import flat_bytes, is_plain
 
 Parts = tuple[nn.Module, Callable[[Image.Image], Tensor], str]
 """Module, transform and name: what a network is made of again."""
@@ -58,24 +58,17 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
     """
 
     def reducer_override(self, obj: object) -> object:
-        if not _is_plain(obj):
+        if not is_plain(obj):
             return super().reducer_override(obj)
         make = _parameter if isinstance(obj, nn.Parameter) else _tensor
-        flat = obj.detach().cpu().contiguous().reshape(-1)
-        data = flat.view(torch.uint8).numpy().tobytes()
-        return make, (data, obj.dtype, tuple(obj.shape))
+        return make, (flat_bytes(obj).tobytes(), obj.dtype, tuple(obj.shape))
 
 
-def _is_plain(obj: object) -> TypeGuard[Tensor]:
-    """Tell whether bytes, type and shape are all there is to a tensor."""
-    # Subclasses know better how they are made again, and so do sparse tensors.
-    if not isinstance(obj, Tensor) or type(obj) not in (Tensor, nn.Parameter):
-        return False
-    return obj.layout == torch.strided and not obj.is_quantized
+def write_spool(parts: Parts, folder: Path) -> Spooled:
+    """Write a network to ``network-<digest>.pkl`` in a folder.
 
-
-def write_spool(parts: Parts, folder: Path, *, identity: str) -> Spooled:
-    """Write a network to ``network-<identity>.pkl`` in a folder.
+    One network may give two pickles, in two processes for instance. They get two files,
+    so nobody's file changes while it is in use.
 
     Parameters
     ----------
@@ -83,8 +76,6 @@ def write_spool(parts: Parts, folder: Path, *, identity: str) -> Spooled:
         Module, transform and name.
     folder : Path
         Made if need be.
-    identity : str
-        Of the network. Its beginning names the file.
 
     Returns
     -------
@@ -96,7 +87,7 @@ def write_spool(parts: Parts, folder: Path, *, identity: str) -> Spooled:
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / f"network-{identity[:16]}.pkl"
+    path = folder.resolve() / f"network-{digest[:16]}.pkl"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         _write_whole(path, data)
     return Spooled(path=str(path), sha256=digest)
@@ -161,7 +152,7 @@ def _unpickle(data: bytes, path: str) -> Parts:
         parts: Parts = pickle.loads(data)
     except (*FOREIGN_ERRORS, ImportError, pickle.UnpicklingError) as error:
         message = (
-            f"network file {path!r} cannot be loaded in this process ({error}): its "
+            f"network file {path!r} cannot be loaded in this process ({one_line(error)}): its "
             "classes have to be importable on every worker, in the same versions"
         )
         raise NetworkError(message) from error

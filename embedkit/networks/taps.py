@@ -66,7 +66,8 @@ class Traced:
     names: dict[str, str]
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of what it says."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"
 
@@ -104,7 +105,7 @@ def trace(module: nn.Module, *, name: str) -> Traced:
             traced = fx.GraphModule(root, graph).eval()
     except FOREIGN_ERRORS as error:
         message = (
-            f"network {name} cannot be traced ({_one_line(error)}): move what depends "
+            f"network {name} cannot be traced ({one_line(error)}): move what depends "
             "on values into a function marked with torch.fx.wrap, or split the network "
             "before it"
         )
@@ -139,7 +140,7 @@ def measure(traced: Traced, image: NDArray[np.float32], *, name: str) -> list[La
     except FOREIGN_ERRORS as error:
         message = (
             f"network {name} does not take the {image.shape} float32 picture that its "
-            f"transform gives ({_one_line(error)}): pass transform= that fits it"
+            f"transform gives ({one_line(error)}): pass transform= that fits it"
         )
         raise NetworkError(message) from error
     if not layers:
@@ -243,6 +244,8 @@ class TapGraph:
         ------
         InputError
             When `batch` is not such an array.
+        NetworkError
+            When a layer gives an array of another shape.
         """
         if batch.ndim != 4 or batch.dtype != np.float32:
             message = (
@@ -253,7 +256,20 @@ class TapGraph:
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
             # A copy even on the CPU: the first thing a network does may be in place.
             taps = self._module(torch.tensor(batch, device=self.device))
+            for layer in self.layers:
+                self._check(layer, taps[layer], len(batch))
             return {layer: _to_numpy(taps.pop(layer)) for layer in self.layers}
+
+    def _check(self, layer: str, value: Tensor, count: int) -> None:
+        """Refuse a value whose rows are not the images, whatever it was measured as."""
+        expected, found = (count, *self.shapes[layer]), tuple(value.shape)
+        if found != expected:
+            message = (
+                f"layer {layer!r} gave shape {found} where {expected} was expected for "
+                f"{count} images: leave this layer out, or give pictures of the size "
+                "that the network's transform gives"
+            )
+            raise NetworkError(message)
 
     def __repr__(self) -> str:
         count = len(self.layers)

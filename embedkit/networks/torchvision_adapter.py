@@ -34,7 +34,7 @@ except (ImportError, RuntimeError) as _error:
     if isinstance(_error, RuntimeError) and "torchvision::" not in str(_error):
         raise
     _message = (
-        f"torchvision cannot be loaded ({str(_error).splitlines()[0]}): found "
+        f"torchvision cannot be loaded ({' '.join(str(_error).split())[:200]}): found "
         f"{_found('torch')} and {_found('torchvision')}; install both from the same "
         "index, for instance https://download.pytorch.org/whl/cpu"
     )

@@ -9,8 +9,11 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -158,14 +161,31 @@ def load_strictly(
 
 def _count(kind: str, names: Sequence[str]) -> str:
     dots = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {kind} ({', '.join(names[:3])}{dots})"
+    listed = " ".join(", ".join(names[:3]).split())  # a file may name them as it likes
+    return f"{len(names)} {kind} ({listed}{dots})"
+
+
+def is_plain(value: object) -> TypeGuard[Tensor]:
+    """Tell whether bytes, type and shape are all there is to a tensor."""
+    # Subclasses know better how they are made again, and so do sparse tensors.
+    if not isinstance(value, Tensor) or type(value) not in (Tensor, nn.Parameter):
+        return False
+    return value.layout == torch.strided and not value.is_quantized
+
+
+def flat_bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    """Return the bytes of a tensor's values, in the order of its axes."""
+    # A conjugate or negative may be a mere mark on the bytes of another tensor.
+    own = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    flat = own.as_strided((own.numel(),), (1,))  # one entry may have any stride
+    found: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
+    return found
 
 
 def tensor_parts(tensor: Tensor) -> Iterator[bytes | memoryview]:
     """Yield what makes a tensor the one it is: type, shape and then its bytes."""
     yield f"{tensor.dtype} {tuple(tensor.shape)}\n".encode()
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    yield flat.view(torch.uint8).numpy().data
+    yield flat_bytes(tensor).data
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -175,8 +195,9 @@ def weights_digest(module: nn.Module) -> str:
     same whatever the device, the process or the version of PyTorch.
     """
     digest = hashlib.sha256()
-    # Buffers too: those that are not saved with the state still enter the result.
-    state = {**dict(module.named_buffers()), **module.state_dict()}
+    # What is not saved with the state, as some buffers are not, still enters the result.
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    state = {**named, **module.state_dict()}
     for name in sorted(state):
         digest.update(f"{name}\n".encode())
         value = state[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import takewhile
 
 from embedkit.errors import IdentityMismatch
 
@@ -53,9 +54,15 @@ def check_identity(
 
 
 def _difference(name: str, stored: Mapping[str, str], asked: Mapping[str, str]) -> str:
-    before, now = stored.get(name, "none"), asked.get(name, "none")
-    return f"{name} stored {_short(before)}, asked {_short(now)}"
+    before = " ".join(stored.get(name, "none").split())
+    now = " ".join(asked.get(name, "none").split())
+    pairs = zip(before, now, strict=False)
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return f"{name} stored {_short(before, same)}, asked {_short(now, same)}"
 
 
-def _short(text: str, width: int = 40) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def _short(text: str, same: int, width: int = 60) -> str:
+    """Cut a long text to where it begins to differ."""
+    start = max(0, same - width // 2) if len(text) > width else 0
+    end = start + width
+    return ("…" if start else "") + text[start:end] + ("…" if end < len(text) else "")

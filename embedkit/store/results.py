@@ -14,9 +14,16 @@ from embedkit.store.table import text
 
 RESULTS = "results"
 _MARK = "embedkit_result"
+_OTHER_ROWS = "row"  # stands for "image" where a result's rows are not the store's
 
 
-def save(store: Path, name: str, result: xr.Dataset | xr.DataArray) -> None:
+def save(
+    store: Path,
+    name: str,
+    result: xr.Dataset | xr.DataArray,
+    *,
+    same_images: bool = True,
+) -> None:
     """Compute `result` and write it as ``results/<name>``, whole or not at all.
 
     Parameters
@@ -27,6 +34,9 @@ def save(store: Path, name: str, result: xr.Dataset | xr.DataArray) -> None:
         Words divided by slashes.
     result : Dataset or DataArray
         What to keep; lazy parts are computed here.
+    same_images : bool, default True
+        Whether dimension ``image`` is the store's. Another one is called ``row`` on
+        disk, because xarray's tree refuses to open groups that disagree.
 
     Raises
     ------
@@ -38,6 +48,8 @@ def save(store: Path, name: str, result: xr.Dataset | xr.DataArray) -> None:
     _check_name(name)
     _check_nesting(store, name)
     ready = _with_portable_text(_as_dataset(result).drop_encoding().compute())
+    if not same_images:
+        ready = ready.rename({"image": _OTHER_ROWS})
     try:
         _replace(store, name, ready.assign_attrs({_MARK: name}))
     except OSError as error:
@@ -78,6 +90,8 @@ def load(store: Path, name: str) -> xr.Dataset:
         message = f"no result {name!r} in {store}. {did_you_mean(name, known)}"
         raise NotInStore(message)
     dataset: xr.Dataset = xr.open_zarr(store, group=f"{RESULTS}/{name}", chunks={})
+    if _OTHER_ROWS in dataset.dims:
+        dataset = dataset.rename({_OTHER_ROWS: "image"})
     kept = {key: value for key, value in dataset.attrs.items() if key != _MARK}
     return dataset.drop_attrs(deep=False).assign_attrs(kept)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from embedkit.errors import NotInStore, did_you_mean
+from embedkit.errors import CorruptStore, NotInStore, did_you_mean
 from embedkit.files import whole_file
 from embedkit.store import arrays, results, table
 from embedkit.store.commits import PRIVATE, Commit, read_commits
@@ -81,8 +81,11 @@ class Store(Mapping[str, xr.DataArray]):
         ------
         NotInStore
             When there is no such layer, with the nearest names.
+        CorruptStore
+            When files of committed blocks are gone.
         """
         spec = self._find(layer)
+        _check_shards(self.path, spec, self.commits)
         rows = self._rows_to_read(spec)
         group = arrays.layer_group(spec.name)
         dataset: xr.Dataset = xr.open_zarr(
@@ -207,19 +210,24 @@ class Store(Mapping[str, xr.DataArray]):
         Raises
         ------
         InputError
-            When the name cannot be one of a group.
+            When the name cannot be one of a group, or lies above or below another's.
         StoreError
             When the store cannot be written.
         """
         columns = self._table()
-        again = [
-            coordinate
-            for coordinate, values in result.coords.items()
-            if values.dims == ("image",)
-            and str(coordinate).removeprefix("image_") in {*columns.variables, "image"}
-        ]
-        mine = _same_images(result, columns["image"])
-        results.save(self.path, name, result.drop_vars(again) if mine else result)
+        if "image" not in result.dims:
+            results.save(self.path, name, result)
+        elif not _same_images(result, columns["image"]):
+            results.save(self.path, name, result, same_images=False)
+        else:
+            known = {str(column) for column in columns.variables}
+            again = [
+                coordinate
+                for coordinate, values in result.coords.items()
+                if values.dims == ("image",)
+                and {str(coordinate), str(coordinate).removeprefix("image_")} & known
+            ]
+            results.save(self.path, name, result.drop_vars(again))
 
     def load(self, name: str) -> xr.Dataset:
         """Return a saved result, lazily, with this store's image coordinates.
@@ -275,6 +283,20 @@ class Store(Mapping[str, xr.DataArray]):
         )
         status = table.status_columns(columns["image"], self.commits)
         return columns.drop_attrs().assign(status)
+
+
+def _check_shards(path: Path, spec: LayerSpec, commits: Mapping[int, Commit]) -> None:
+    """Refuse to read missing files as NaN: a committed block has its shard."""
+    folder = arrays.shard_path(path, spec, 0).parents[len(spec.shape) - 1].parent
+    there = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+    gone = [block for block in commits if str(block) not in there]
+    if gone:
+        message = (
+            f"layer {spec.name} of {path} has lost the files of {len(gone)} committed "
+            f"blocks (the first is {gone[0]}): delete their records in "
+            "_embedkit/commits and run the same extract call again"
+        )
+        raise CorruptStore(message)
 
 
 def _same_images(result: xr.Dataset | xr.DataArray, ids: xr.DataArray) -> bool:

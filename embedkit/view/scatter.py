@@ -25,7 +25,7 @@ _INK = "#333333"
 
 
 def map(
-    xy: xr.DataArray,
+    xy: xr.DataArray | xr.Dataset,
     *,
     color: Color = None,
     images: Images | None = None,
@@ -40,14 +40,15 @@ def map(
     ----------
     xy : DataArray, dims (image, axis)
         Two coordinates per image, as `project` returns them; computed here. Rows with a
-        NaN are skipped.
+        NaN are skipped. A Dataset with such a variable ``map``, as a store loads it,
+        will do.
     color : str, DataArray or array_like of shape (N,), optional
         A coordinate of `xy` by name, or one value per image. Floating-point numbers get
         a colour bar; anything else is a category in the legend, -1 being noise. Beyond
         20 categories the smallest become "other".
     images : object with ``read(i)``, optional
-        An ImageSet in the order of `xy`: thumbnails of some of its images are drawn,
-        spread over the map, none over another.
+        An ImageSet: thumbnails of some of its images are drawn, spread over the map,
+        none over another. Where `xy` has ids, images are found by id; else by row.
     title : str, optional
         Above the map.
     ax : Axes, optional
@@ -65,13 +66,21 @@ def map(
     Raises
     ------
     InputError
-        If `xy` is not a map or has no finite row, or `color` does not fit it.
+        If `xy` is not a map or has no finite row, or `color` or `images` do not fit it.
     """
+    if isinstance(xy, xr.Dataset):
+        xy = _map_of(xy)
+    if images is not None and not hasattr(images, "read"):
+        raise InputError(
+            f"map got images={images!r}, from which nothing can be read; "
+            "pass what open_images returns."
+        )
     places, values, label = _load(xy, color)
     finite = np.isfinite(places).all(axis=1)
     if not finite.any():
         raise InputError(
-            f"map got {len(places)} images without a place; project them first."
+            f"map got {len(places)} images and none of them has a place; "
+            "all were unreadable or without neighbors."
         )
     rows = np.flatnonzero(finite)
     if ax is None:
@@ -81,9 +90,27 @@ def map(
     _frame(ax, places[rows], title)
     if images is not None:
         spots = spread(places[rows], most=max_thumbnails)
-        draw(ax, images, xy=places[rows], spots=spots, numbers=rows, edges=edges)
+        names = _names(xy, images)[rows].tolist()
+        draw(ax, images, xy=places[rows], spots=spots, names=names, edges=edges)
         _frame(ax, places[rows], title, margin=spots.side)  # imshow moved the limits
     return ax
+
+
+def _map_of(result: xr.Dataset) -> xr.DataArray:
+    """Return the map that a loaded result holds."""
+    if "map" not in result:
+        raise InputError(
+            f"map needs a variable 'map' and got {[str(name) for name in result]}; "
+            "pass what project returned."
+        )
+    return result["map"]
+
+
+def _names(xy: xr.DataArray, images: Images) -> Array:
+    """Return what each row's image is called: its id where both sides know ids."""
+    if "image" in xy.coords and hasattr(images, "table"):
+        return np.asarray(xy["image"].values.astype(object))
+    return np.arange(xy.sizes["image"])
 
 
 def _load(xy: xr.DataArray, color: Color) -> tuple[Array, Array | None, str]:

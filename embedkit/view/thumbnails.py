@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -20,9 +21,9 @@ _PIXELS = 128  # longer side of a thumbnail: sharp in print, light in a file
 
 
 class Images(Protocol):
-    """What can be read by row number."""
+    """What can be read by row number, or by id."""
 
-    def read(self, i: int, /) -> npt.NDArray[np.uint8]:
+    def read(self, i: int | str, /) -> npt.NDArray[np.uint8]:
         """Return image `i`: uint8 (H, W, 3)."""
         ...
 
@@ -109,7 +110,7 @@ def draw(
     *,
     xy: Floats,
     spots: Spots,
-    numbers: npt.NDArray[np.intp],
+    names: Sequence[int | str],
     edges: list[str],
 ) -> None:
     """Draw each image in its place, framed in a colour and tied to its point.
@@ -124,14 +125,14 @@ def draw(
         Places of the points.
     spots : Spots
         What to show, and where.
-    numbers : ndarray of int, shape (N,)
-        Row number of each point's image.
+    names : list of int or str, N entries
+        Row number or id of each point's image.
     edges : list of str, N entries
         Colour of each point.
     """
     for row, center in zip(spots.rows.tolist(), spots.centers, strict=True):
         ax.plot(*np.stack([xy[row], center]).T, color=edges[row], lw=0.8, zorder=3)
-        image = shrink(np.asarray(images.read(int(numbers[row]))))
+        image = shrink(np.asarray(images.read(names[row])))
         half = np.array(image.shape[1::-1]) / max(image.shape[:2]) * spots.side * 0.44
         (left, bottom), (right, top) = center - half, center + half
         ax.imshow(image, extent=(left, right, bottom, top), zorder=4, aspect="equal")

@@ -191,3 +191,19 @@ def test_wrong_input() -> None:
         InputError, match="cluster needs floating-point rows and got int64"
     ):
         cluster(xr.DataArray(np.zeros((4, 2), int), dims=("image", "feature")))
+
+
+@pytest.mark.parametrize("name", ["min_cluster_size", "min_samples"])
+@pytest.mark.parametrize("value", [2.5, True])
+def test_sizes_that_are_not_whole(blobs, as_images, name, value) -> None:
+    """Half an image is no size."""
+    with pytest.raises(InputError, match=rf"cluster got {name}={value}; .*whole"):
+        cluster(as_images(*blobs), **{name: value})
+
+
+def test_zero_rows_are_copies_of_each_other_under_cosine(as_images) -> None:
+    """They are one dense place at 1 from all unit rows, as the docstring says."""
+    rows = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    rows[20:40] = 0
+    found = cluster(as_images(rows), metric="cosine", min_cluster_size=10).compute()
+    assert len(np.unique(found["label"].values[20:40])) == 1

@@ -170,3 +170,10 @@ def test_labels_of_another_length(graph) -> None:
     """Both lengths are named."""
     with pytest.raises(InputError, match=r"shape \(3,\) for 300 images"):
         modularity(graph, np.zeros(3, int))
+
+
+@pytest.mark.parametrize("seed", [1.0, False])
+def test_a_seed_that_is_not_whole(graph, seed) -> None:
+    """Floats and booleans are refused."""
+    with pytest.raises(InputError, match=rf"communities got seed={seed}; .*whole"):
+        communities(graph, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -142,15 +143,73 @@ def test_certificate_spares_the_second_search(near_copies, redone) -> None:
     assert redone == [500]
 
 
-def test_uncertified_queries_are_redone(redone) -> None:
-    """Forty equal rows hide behind each other: they and those beside them need a second try."""
-    rows = np.random.default_rng(3).normal(size=(300, 8)).astype(np.float32)
-    rows[100:140] = rows[100]
+def test_a_crowd_of_copies_takes_no_certificates(redone) -> None:
+    """A hundred black frames amid everything cost those around them no second try."""
+    rows = np.random.default_rng(3).normal(size=(300, 64)).astype(np.float32)
+    rows[100:200] = 0  # nearest to all
     _, ids = everything(rows, 5, "euclidean")
-    touched = (np.isin(ids, np.arange(100, 140))).any(axis=1)
-    assert redone == [300] + [1] * int(touched.sum())
-    assert 40 <= touched.sum() < 100
-    np.testing.assert_array_equal(ids[139], [100, 101, 102, 103, 104])
+    assert redone == [300]
+    np.testing.assert_array_equal(ids[199], [100, 101, 102, 103, 104])
+    np.testing.assert_array_equal(ids[102], [100, 101, 103, 104, 105])
+    np.testing.assert_array_equal(ids[0], [100, 101, 102, 103, 104])
+
+
+def test_rows_of_one_fingerprint_are_compared(monkeypatch) -> None:
+    """Where fingerprints collide only true copies are left out."""
+    rows = np.random.default_rng(4).integers(0, 2, size=(90, 3)).astype(np.float32)
+    expected = everything(rows, 4, "euclidean")[1]
+    monkeypatch.setattr(
+        exact_knn,
+        "_fingerprints",
+        lambda database, rows: np.zeros(len(rows), np.uint64),
+    )
+    np.testing.assert_array_equal(everything(rows, 4, "euclidean")[1], expected)
+    full = oracle(rows, "euclidean")
+    np.testing.assert_array_equal(
+        expected, np.argsort(full, axis=1, kind="stable")[:, :4]
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_two_thousand_equal_rows_cost_one_second_try(metric: str, redone) -> None:
+    """Where float32 cannot certify, one pass over the database serves all copies."""
+    rows = np.random.default_rng(10).normal(size=(2100, 4))
+    rows[50:2050] = [8, 0, 0, 0]
+    rows *= 1e100 if metric != "cosine" else 1
+    if metric == "cosine":  # near copies by direction that float32 cannot tell apart
+        rows[:50] = rows[50] + 1e-12 * rows[:50]
+    _, ids = search(
+        rows[50:2050], rows, query_ids=np.arange(50, 2050), k=6, metric=metric
+    )
+    assert redone == [2000, 1]
+    for row in (50, 53, 56, 57, 2049):
+        expected = np.delete(np.arange(50, 2050), row - 50)[:6]
+        np.testing.assert_array_equal(ids[row - 50], expected)
+
+
+def test_zero_rows_under_cosine_cost_no_second_try(redone) -> None:
+    """The first usable rows except itself, in one ranking of k + 1 rows."""
+    rows = np.random.default_rng(11).normal(size=(2100, 4)).astype(np.float32)
+    rows[50:2050], rows[1] = 0, np.nan
+    distances, ids = search(
+        rows[50:2050], rows, query_ids=np.arange(50, 2050), k=50, metric="cosine"
+    )
+    assert redone == [2000, 2000]
+    first = np.delete(np.arange(52), 1)
+    np.testing.assert_array_equal(ids[0], np.delete(first, 49))
+    np.testing.assert_array_equal(ids[1], np.delete(first, 50))
+    np.testing.assert_array_equal(ids[1999], first[:50])
+    np.testing.assert_array_equal(distances, np.ones((2000, 50)))
+
+
+def test_equal_queries_that_are_not_in_the_database(redone) -> None:
+    """Without a number nobody is left out of the shared ranking."""
+    rows = np.full((60, 3), 1e100)
+    rows[5:, 0] *= np.arange(1, 56)
+    rows[:9] = rows[0]
+    _, ids = search(rows[:9], rows, query_ids=np.full(9, -1), k=4, metric="euclidean")
+    np.testing.assert_array_equal(ids, np.broadcast_to(np.arange(4), (9, 4)))
+    assert redone == [9, 1]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -236,6 +295,126 @@ def test_queries_from_elsewhere() -> None:
     )
     np.testing.assert_array_equal(ids[:, 0], [0, 1, 2])
     np.testing.assert_array_equal(distances, np.zeros((3, 1)))
+
+
+def _around_the_largest_square(features: int) -> np.ndarray:
+    """Two rows a little inside and outside of the root of FLT_MAX, and 40 within."""
+    root = np.sqrt(float(np.finfo(np.float32).max))
+    length = root * np.r_[0.7, 1.001, np.linspace(0, 0.3, 40)]
+    rows = np.zeros((42, features))
+    rows[:, 0] = length
+    return np.concatenate([rows, -rows]).astype(np.float32)
+
+
+def _opposite_infinities(features: int) -> np.ndarray:
+    """A pair whose two products overflow with opposite signs, and 40 rows below."""
+    rows = np.zeros((42, features))
+    rows[2:, 0] = np.geomspace(1e12, 3e16, 40)
+    rows[0, 0], rows[1, 0] = 3e19, -2e19
+    rows[0, -1], rows[1, -1] = 3e19, 4e19
+    return np.concatenate([rows, -rows])
+
+
+def _below_float32(features: int) -> np.ndarray:
+    """Rows that float32 rounds to zero beside rows of 1e30."""
+    rng = np.random.default_rng(1)
+    small = rng.normal(size=(40, features)) * 1e-46
+    rows = np.concatenate([small, rng.normal(size=(60, features)) * 1e30])
+    return np.concatenate([rows, -rows])
+
+
+def _below_normal(features: int) -> np.ndarray:
+    """Rows whose products, and then whose entries, are subnormal in float32."""
+    rng = np.random.default_rng(2)
+    scale = np.geomspace(1e-44, 1e-18, 120)[:, None]
+    return rng.normal(size=(120, features)) * scale
+
+
+def _overflowing_queries(features: int) -> np.ndarray:
+    """Entries beyond float32 beside rows so small that their products are moderate."""
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(80, features)) * 1e-30
+    rows[:3] = [[1e39], [-1e39], [2e39]]
+    return rows
+
+
+def _beyond_float32(features: int) -> np.ndarray:
+    """Rows that float32 takes for infinities, and one of zeros."""
+    rows = np.random.default_rng(5).normal(size=(80, features)) * 1e100
+    rows[7] = 0
+    return rows
+
+
+def _far_from_zero(features: int) -> np.ndarray:
+    """Near copies in groups of three around a distant mean."""
+    rng = np.random.default_rng(4)
+    groups = np.repeat(rng.normal(size=(50, features)), 3, axis=0)
+    return 300 + groups + 1e-4 * rng.normal(size=groups.shape)
+
+
+def _all_pairs(rows: np.ndarray, metric: str) -> np.ndarray:
+    """Measure every pair in float64 by definition, and itself as infinitely far."""
+    rows = rows.astype(np.float64)
+    if metric == "cosine":
+        rows = rows / np.abs(rows).max(axis=1, initial=1e-300, keepdims=True)
+        rows = rows / np.maximum(np.sqrt((rows**2).sum(axis=1, keepdims=True)), 1e-300)
+    if metric == "inner_product":
+        full = np.stack([-(row * rows).sum(axis=1) for row in rows])
+    else:
+        full = np.stack([((row - rows) ** 2).sum(axis=1) for row in rows])
+    if metric == "euclidean":
+        full = np.sqrt(full)
+    if metric == "cosine":
+        null = ~rows.any(axis=1)
+        full = np.where(null | null[:, None], 1.0, full / 2)
+    np.fill_diagonal(full, np.inf)
+    return full
+
+
+@pytest.fixture(params=["blas", "default"])
+def blas(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let FAISS take its BLAS path for small searches too, or leave that to it."""
+    before = faiss.cvar.distance_compute_blas_threshold
+    if request.param == "blas":
+        faiss.cvar.distance_compute_blas_threshold = 20
+    yield
+    faiss.cvar.distance_compute_blas_threshold = before
+
+
+@pytest.mark.usefixtures("blas")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("features", [1, 2, 17, 512])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        _around_the_largest_square,
+        _opposite_infinities,
+        _below_float32,
+        _below_normal,
+        _overflowing_queries,
+        _beyond_float32,
+        _far_from_zero,
+    ],
+)
+def test_hostile_rows_on_both_paths_of_faiss(hostile, features, metric) -> None:
+    """Neighbors lie as near as those of brute force, whatever float32 makes of them."""
+    rows = hostile(features)
+    full = _all_pairs(rows, metric)
+    # What rounding in another order changes: relative to the products of an inner one.
+    size = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
+    slack = {
+        "euclidean": 1e-300,
+        "cosine": 1e-14,
+        "inner_product": 1e-14 * size[:, None] * size.max(),
+    }[metric]
+    for k in (1, 5):
+        distances, ids = everything(rows, k, metric)
+        best = np.sort(full, axis=1)[:, :k]
+        reached = np.take_along_axis(full, ids, axis=1)
+        for found in (reached, distances):
+            wrong = np.abs(found - best) > 1e-12 * np.abs(best) + slack
+            assert not wrong.any()
+        assert (ids != np.arange(len(rows))[:, None]).all()
 
 
 # Small integers as floats: many ties, copies and zero rows.

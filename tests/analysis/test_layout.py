@@ -78,3 +78,30 @@ def test_without_eigenvectors_places_are_random(monkeypatch) -> None:
     place = initial_layout(matrix, seed=0)
     assert np.isfinite(place).all()
     np.testing.assert_array_equal(place, initial_layout(matrix, seed=0))
+
+
+def test_components_are_cut_from_blocks(monkeypatch) -> None:
+    """Rows are picked by number a fixed number of times, however many components."""
+    picked: list[object] = []
+    get = sp.csr_array.__getitem__
+
+    def spy(self, key):
+        if any(not isinstance(part, slice) for part in key):
+            picked.append(key)
+        return get(self, key)
+
+    monkeypatch.setattr(sp.csr_array, "__getitem__", spy)
+    matrix = matrix_of(nx.disjoint_union_all([nx.complete_graph(5)] * 40))
+    initial_layout(matrix, seed=0)
+    assert 0 < len(picked) <= 2
+
+
+def test_mixed_up_components_get_the_places_of_sorted_ones() -> None:
+    """Nodes of several components in turn: the order decides nothing but the order."""
+    graphs = [nx.lollipop_graph(4, tail) for tail in (5, 2, 8)]
+    plain = matrix_of(nx.disjoint_union_all(graphs))
+    share = np.concatenate([np.arange(n) / n for n in (9, 6, 12)])
+    order = np.argsort(share, kind="stable")  # of a component, the order stays
+    assert (np.diff(order) < 0).any()
+    mixed = initial_layout(sp.csr_array(plain[order][:, order]), seed=0)
+    np.testing.assert_allclose(mixed, initial_layout(plain, seed=0)[order], atol=0.02)

@@ -165,3 +165,17 @@ def test_one_task_per_chunk(blobs, as_images) -> None:
         if "neighbors_of_rows" in str(key)
     ]
     assert len([key for key in searches if isinstance(key, str)]) <= 30
+
+
+@pytest.mark.parametrize("n_neighbors", [2.5, 3.0, True, "3", None])
+def test_a_number_that_is_not_whole(blobs, as_images, n_neighbors) -> None:
+    """Floats, booleans and text are refused at once."""
+    with pytest.raises(InputError, match=r"neighbors got n_neighbors=.*whole number"):
+        neighbors(as_images(blobs[0]), n_neighbors=n_neighbors)
+
+
+def test_integers_of_numpy_are_whole(blobs, as_images) -> None:
+    """They end up as plain numbers in the attributes."""
+    nn = neighbors(as_images(blobs[0]), n_neighbors=np.int16(3))  # type: ignore[arg-type]
+    assert type(nn.attrs["n_neighbors"]) is int
+    assert nn.sizes["neighbor"] == 3

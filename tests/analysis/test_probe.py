@@ -22,6 +22,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
+from embedkit.analysis import probe as module
 from embedkit.analysis.probe import probe
 from embedkit.errors import InputError
 
@@ -399,3 +400,89 @@ def test_layer_of_another_shape(store) -> None:
         InputError, match=r"layer 'vit' with dims \('image', 'token', 'feature'\)"
     ):
         probe(odd, target="label")
+
+
+@pytest.mark.parametrize("task", ["auto", "regression"])
+@pytest.mark.parametrize("kind", [float, object, str])
+def test_infinite_targets_count_as_unlabelled(store, noisy, task, kind) -> None:
+    """As numbers, mixed or text, an infinity is left out like a missing value."""
+    size = np.nan_to_num(noisy[0]).sum(axis=1).astype(np.float64)
+    size[[3, 9]] = np.nan
+    expected = probe(
+        {"a": store["block.1"].assign_coords(size=("image", size))},
+        target="size",
+        task="regression",
+    )
+    size[3], size[9] = np.inf, -np.inf
+    infinite = store["block.1"].assign_coords(size=("image", size.astype(kind)))
+    if kind is not float and task == "auto":
+        infinite = infinite.assign_coords(size=("image", size))
+    result = probe({"a": infinite}, target="size", task=task)
+    xr.testing.assert_allclose(result, expected)
+    assert result.attrs["n_unlabelled"] == 2
+
+
+@pytest.mark.parametrize("name", ["folds", "seed"])
+@pytest.mark.parametrize("value", [2.5, True])
+def test_counts_that_are_not_whole(store, name, value) -> None:
+    """Floats and booleans are refused."""
+    with pytest.raises(InputError, match=rf"probe got {name}={value}; .*whole"):
+        probe(store, target="label", **{name: value})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_bad_seed(store, seed) -> None:
+    """The range is scikit-learn's."""
+    with pytest.raises(InputError, match=rf"seed={seed}; choose 0 to 2\^32 - 1"):
+        probe(store, target="label", seed=seed)
+
+
+def test_labels_are_sent_once(store, monkeypatch) -> None:
+    """No task of a layer carries the target or the folds; it names who holds them."""
+    seen: list[tuple[object, ...]] = []
+
+    def spy(*tasks):
+        seen.extend(task.__dask_graph__()[task.key].args for task in tasks)
+        return dask.compute(*tasks)
+
+    monkeypatch.setattr(module, "compute", spy)
+    probe(store, target="label")
+    assert len(seen) == 3
+    assert not any(isinstance(each, np.ndarray) for args in seen for each in args)
+    assert len({args[1:] for args in seen}) == 1
+
+
+def test_ids_of_one_source_are_not_loaded_to_be_compared(store) -> None:
+    """Equal names of Dask arrays are equal ids; others are loaded, each once."""
+    loads: list[str] = []
+    ids = store["stem"]["image"].values
+
+    def load(layer: str) -> np.ndarray:  # in this process: a client would pickle it
+        loads.append(layer)
+        return ids
+
+    def with_lazy_ids(x: xr.DataArray, name: str) -> xr.DataArray:
+        block = dask.delayed(load, pure=False)(name)
+        lazy = da.from_delayed(block, ids.shape, dtype=ids.dtype, name=name)
+        return x.assign_coords(xr.Coordinates({"image": ("image", lazy)}, indexes={}))
+
+    expected = probe(store, target="label")
+    shared = {name: with_lazy_ids(x, "table") for name, x in store.items()}
+    with dask.config.set(scheduler="sync"):
+        xr.testing.assert_identical(probe(shared, target="label"), expected)
+    assert loads == []
+    apart = {name: with_lazy_ids(x, name) for name, x in store.items()}
+    with dask.config.set(scheduler="sync"):
+        xr.testing.assert_identical(probe(apart, target="label"), expected)
+    assert sorted(loads) == sorted(store)
+
+
+def test_layers_without_ids_need_only_be_as_many(store) -> None:
+    """Row numbers stand in for ids, on both sides or on one."""
+    bare = {n: x.drop_vars("image") for n, x in store.items()}
+    expected = probe(store, target="label")
+    xr.testing.assert_identical(probe(bare, target="label"), expected)
+    with pytest.raises(InputError, match="of different images"):
+        probe(bare | {"stem": store["stem"]}, target="label")
+    with pytest.raises(InputError, match="of different images"):
+        probe(bare | {"block.2": bare["block.2"][:50]}, target="label")

@@ -151,3 +151,11 @@ def test_not_a_graph(blobs, as_images) -> None:
     """Neighbors are not yet a graph."""
     with pytest.raises(InputError, match="project needs a variable 'weight'"):
         project(neighbors(as_images(blobs[0])))
+
+
+@pytest.mark.parametrize("name", ["seed", "n_epochs"])
+@pytest.mark.parametrize("value", [2.5, True])
+def test_numbers_that_are_not_whole(graph, name, value) -> None:
+    """Floats and booleans are refused before anything is computed."""
+    with pytest.raises(InputError, match=rf"project got {name}={value}; .*whole"):
+        project(graph, **{name: value})

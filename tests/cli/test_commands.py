@@ -1,6 +1,7 @@
 """Every command, on a real store, in both kinds of output."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 import embedkit as ek
 from embedkit.cli.main import COMMANDS, cli
+from embedkit.cli.output import emit
+from embedkit.errors import StoreError
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -260,3 +263,42 @@ def test_json_is_the_only_thing_on_stdout(finished):
     )
 
     assert json.loads(done.stdout)["images"] == 100
+
+
+def test_json_has_null_where_there_is_no_number(capsys):
+    """NaN is no JSON: strict readers refuse it."""
+    emit({"a": float("nan"), "b": [1.5, float("inf")], "c": (1, None)})
+
+    assert json.loads(capsys.readouterr().out) == {
+        "a": None,
+        "b": [1.5, None],
+        "c": [1, None],
+    }
+
+
+def test_a_result_that_cannot_be_saved_is_still_shown(run, store, monkeypatch):
+    """A read-only store can be analysed; it says that nothing was kept."""
+
+    def read_only(self, name, result):
+        raise StoreError("cannot save: read-only")
+
+    monkeypatch.setattr(ek.Store, "save", read_only)
+
+    ran = run("cluster", store)
+
+    assert "clusters in fc" in ran.out
+    assert "Not saved: cannot save: read-only" in ran.err
+
+
+def test_a_terminal_without_the_characters_still_gets_the_table(store):
+    """Where a dash cannot be printed, a question mark is."""
+    done = subprocess.run(
+        [sys.executable, "-m", "embedkit", "probe", str(store), "-l", "fc"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout

@@ -131,6 +131,7 @@ def test_extracting_over_another_store_names_what_differs(run, digits, store):
         (("project", "--color", "hue"), "nothing to colour by is called 'hue'"),
         (("project", "--color", "communities"), "no result 'communities/fc'"),
         (("project", "-o", "/nowhere/at/all.png"), "is no folder. Make it first"),
+        (("project", "-o", "map"), "name a file that ends with .png"),
         (("probe", "--target", "weather"), "weather"),
         (("probe", "--layers", "zzz*"), "zzz"),
         (("probe", "--table", "/nowhere.csv"), "nowhere.csv"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from embedkit.errors import (
     SourceError,
     StoreError,
 )
-from embedkit.extraction import dispatch, driver
+from embedkit.extraction import dispatch, driver, task
 from embedkit.networks.bundled.digits_data import digits_split
 from embedkit.networks.taps import TapGraph
 from embedkit.store import arrays
@@ -259,9 +260,9 @@ def test_a_target_that_is_no_store_is_left_alone(photos, network, tmp_path):
     """A file or a folder of something else is refused and kept."""
     (tmp_path / "notes.txt").write_text("mine")
 
-    with pytest.raises(StoreError, match="is no embedkit store but a file"):
+    with pytest.raises(StoreError, match=r"exists: .* no embedkit store but a file"):
         ek.extract(photos, network, tmp_path / "notes.txt")
-    with pytest.raises(StoreError, match="is no embedkit store but a folder"):
+    with pytest.raises(StoreError, match=r"exists: .* no embedkit store but a folder"):
         ek.extract(photos, network, photos)
 
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -269,30 +270,92 @@ def test_a_target_that_is_no_store_is_left_alone(photos, network, tmp_path):
 
 
 def test_a_failure_in_a_task_reaches_the_caller_and_the_store_stays_usable(
-    photos, tmp_path, network
+    photos, tmp_path, network, monkeypatch
 ):
     """The caller sees the task's own error; mending the cause and calling again works."""
 
     class Fragile:
-        broken = True
-
         def __call__(self, image):
-            size = image.height if self.broken else 12
+            broken = "BROKEN" in os.environ and image.height < 100
+            size = image.height if broken else 12
             return torch.zeros(3, size, 12)
 
         def __repr__(self):
             return "Fragile()"
 
-    fragile = Fragile()
-    net = ek.load_network(network.module, transform=fragile)
+    net = ek.load_network(network.module, transform=Fragile())
+    assert net.input_shape == (3, 12, 12)
+    monkeypatch.setenv("BROKEN", "yes")
     with pytest.raises(NetworkError, match="make it resize to one size"):
         ek.extract(photos, net, tmp_path / "s.zarr")
-    fragile.broken = False
-    mended = ek.load_network(network.module, transform=fragile)
+    monkeypatch.delenv("BROKEN")
 
-    store = ek.extract(photos, mended, tmp_path / "s.zarr")
+    store = ek.extract(photos, net, tmp_path / "s.zarr")
 
     assert store.complete
+
+
+def test_an_empty_folder_may_become_a_store(photos, network, tmp_path):
+    """A folder made beforehand is as good as none."""
+    (tmp_path / "s.zarr").mkdir()
+
+    assert ek.extract(photos, network, tmp_path / "s.zarr").complete
+
+
+def test_the_last_batch_of_a_block_is_as_wide_as_the_others(
+    digits, tmp_path, monkeypatch
+):
+    """The network always sees the same number of rows, so its kernels are the same."""
+    widths = set()
+    true_forward = TapGraph.forward
+
+    def forward(self, batch):
+        widths.add(len(batch))
+        return true_forward(self, batch)
+
+    monkeypatch.setattr(TapGraph, "forward", forward)
+
+    ek.extract(digits, "embedkit/digits", tmp_path / "d.zarr", batch_size=32)
+
+    assert len(digits) % 32
+    assert widths == {32}
+
+
+@pytest.mark.slow
+def test_the_bytes_do_not_depend_on_the_threads_of_torch(shared_data, tmp_path):
+    """One thread and two write identical files, the last batch of a block included."""
+    photos = sorted((shared_data / "clothing_cc0" / "test").rglob("*.jpg"))[:44]
+    weights = shared_data / "weights" / "squeezenet1_0_imagenet_deepcompression.pt"
+    network = ek.load_network("squeezenet1_0", weights=weights)
+    before = torch.get_num_threads()
+    hashes = []
+
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            with dask.config.set(scheduler="synchronous"):
+                store = ek.extract(photos, network, tmp_path / f"{threads}.zarr")
+            hashes.append(_hashes(store))
+    finally:
+        torch.set_num_threads(before)
+
+    assert hashes[0] == hashes[1]
+
+
+def test_a_store_that_cannot_be_written_any_more_says_so(
+    photos, network, tmp_path, monkeypatch
+):
+    """A full disk in a task is one clear error, with what to do."""
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(task, "write_block", full)
+
+    with pytest.raises(
+        StoreError, match=r"block \d cannot .*No space left .*make room"
+    ):
+        ek.extract(photos, network, tmp_path / "s.zarr")
 
 
 def test_a_death_just_before_the_end_is_made_good(

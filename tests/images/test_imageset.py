@@ -211,9 +211,10 @@ def test_digest_forgets_where_the_folder_lies(tmp_path: Path, touch) -> None:
     """A folder that was moved is the same set of images."""
     touch("here/cat/1.png", "here/dog/2.png")
     before = open_images(tmp_path / "here")
+    digest = before.digest
     (tmp_path / "here").rename(tmp_path / "there")
     after = open_images(tmp_path / "there")
-    assert after.digest == before.digest
+    assert after.digest == digest
     assert after.table["uri"].tolist() != before.table["uri"].tolist()
 
 
@@ -278,3 +279,24 @@ def test_images_are_not_decoded_on_opening(tmp_path: Path, touch, monkeypatch) -
     assert images.sizes.tolist() == [
         Path(uri).stat().st_size for uri in images.table["uri"]
     ]
+
+
+def test_digest_looks_into_files(tmp_path: Path) -> None:
+    """Pictures of equal names and sizes but other pixels are other images."""
+    for folder, shade in (("a", 10), ("b", 200)):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(tmp_path / folder / "1.bmp")
+    first, second = open_images(tmp_path / "a"), open_images(tmp_path / "b")
+
+    assert first.sizes.tolist() == second.sizes.tolist()
+    assert first.digest != second.digest
+
+
+def test_digest_of_files_that_are_not_there(tmp_path: Path) -> None:
+    """A missing file has a place in the digest, and getting it back changes that."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    names = [tmp_path / "1.png", tmp_path / "2.png"]
+    without = open_images(names).digest
+    Image.new("RGB", (8, 8)).save(tmp_path / "2.png")
+
+    assert open_images(names).digest != without

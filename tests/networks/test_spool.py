@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import sys
 import threading
@@ -32,7 +33,7 @@ def fresh(monkeypatch):
 def test_round_trip(digits, tmp_path, noise):
     """What comes back is the same network, to the bit."""
     spooled = digits.spool(tmp_path / "new" / "folder")
-    assert Path(spooled.path).name == f"network-{digits.identity[:16]}.pkl"
+    assert Path(spooled.path).name == f"network-{spooled.sha256[:16]}.pkl"
     again = load_spooled(spooled)
     batch = noise(4, 1, 16, 16)
     assert again.identity == digits.identity
@@ -70,6 +71,13 @@ def test_equal_networks_give_equal_files(digits, tmp_path):
     assert one.sha256 == other.sha256
 
 
+def test_unequal_pickles_get_their_own_files(tmp_path):
+    """What one process wrote is not replaced under the feet of its workers."""
+    ones = [write_spool((nn.Flatten(), flat, name), tmp_path) for name in "ab"]
+    assert ones[0].path != ones[1].path
+    assert [read_spool(each)[2] for each in ones] == ["a", "b"]
+
+
 def test_interrupted_write_leaves_nothing(digits, tmp_path, monkeypatch):
     """A full disk leaves neither a file nor a part of one."""
 
@@ -92,6 +100,16 @@ class Evil:
         return Path.mkdir, (self.path,)
 
 
+class Fails:
+    """Cannot be made again."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __reduce__(self):
+        return getattr, (1, self.text)
+
+
 def test_changed_files_are_not_opened(digits, tmp_path):
     """The digest is compared before anything in the file can run."""
     spooled, trace = digits.spool(tmp_path), tmp_path / "owned"
@@ -111,6 +129,17 @@ def test_one_changed_byte_is_noticed(digits, tmp_path):
     Path(spooled.path).write_bytes(data)
     with pytest.raises(CorruptStore, match="SHA-256"):
         load_spooled(spooled)
+
+
+def test_long_reasons_are_cut_to_a_line(tmp_path):
+    """What foreign code says in many lines is told in one."""
+    lost = pickle.dumps(Fails("one\ntwo"))
+    path = tmp_path / "network.pkl"
+    path.write_bytes(lost)
+    spooled = Spooled(path=str(path), sha256=hashlib.sha256(lost).hexdigest())
+    with pytest.raises(NetworkError, match=r"\(AttributeError: .*one\): its") as caught:
+        load_spooled(spooled)
+    assert "\n" not in str(caught.value)
 
 
 def test_missing_file_is_explained(tmp_path):
@@ -214,18 +243,32 @@ def test_tensors_of_all_kinds_survive(tmp_path, tensor):
     """Type, shape and values of any tensor come back."""
     module = nn.Flatten()
     module.constant = tensor
-    spooled = write_spool((module, flat, "toy"), tmp_path, identity="x" * 64)
+    spooled = write_spool((module, flat, "toy"), tmp_path)
     found = read_spool(spooled)[0].constant
     assert type(found) is type(tensor)
     assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
     assert found.to_dense().equal(tensor.to_dense())
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [torch.tensor([1 + 2j]).conj(), torch.tensor([1 + 2j]).conj().imag],
+    ids=["conjugate", "negative"],
+)
+def test_marked_views_survive(tmp_path, tensor):
+    """A value that is only marked as conjugate or negative comes back as it reads."""
+    assert tensor.is_conj() or tensor.is_neg()
+    module = nn.Flatten()
+    module.constant = tensor
+    found = read_spool(write_spool((module, flat, "toy"), tmp_path))[0].constant
+    assert found.equal(tensor)
+
+
 def test_tied_weights_stay_tied(tmp_path):
     """Two names of one parameter are one parameter afterwards."""
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     module[1].weight = module[0].weight
-    spooled = write_spool((module, flat, "toy"), tmp_path, identity="x" * 64)
+    spooled = write_spool((module, flat, "toy"), tmp_path)
     found = read_spool(spooled)[0]
     assert found[0].weight is found[1].weight
 

@@ -139,6 +139,11 @@ def little(module: nn.Module) -> Network:
     return load_network(module, transform=lambda image: torch.zeros(3, 8, 8))
 
 
+def sized(size):
+    """A transform that gives square pictures of some size."""
+    return lambda image: torch.zeros(3, size, size)
+
+
 def assert_exact(network, batch, truth):
     """Compare every tap with the truth, unpooled and averaged."""
     expected = truth(network.module, batch)
@@ -176,9 +181,10 @@ def test_bundled_network_is_exact(digits, truth, noise):
     assert len(digits.layers) == 31
 
 
-def test_resnet18_is_exact(resnet18, truth, noise):
+def test_resnet18_is_exact(truth, noise):
     """All taps of a residual network with random weights are its true values."""
-    assert_exact(resnet18, noise(2, 3, 64, 64), truth)
+    network = load_network("resnet18", weights=None, transform=sized(64))
+    assert_exact(network, noise(2, 3, 64, 64), truth)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,8 @@ def test_resnet18_is_exact(resnet18, truth, noise):
 )
 def test_real_weights_are_exact(name, file, weights_folder, truth, noise):
     """Trained networks, whose values have other ranges, are exact too."""
-    network = load_network(name, weights=weights_folder / file)
+    path = weights_folder / file
+    network = load_network(name, weights=path, transform=sized(96))
     assert_exact(network, noise(2, 3, 96, 96), truth)
 
 
@@ -200,7 +207,7 @@ def test_real_weights_are_exact(name, file, weights_folder, truth, noise):
 )
 def test_large_networks_are_exact(name, size, truth, noise):
     """A flat, a dense and a token network give their true values."""
-    network = load_network(name, weights=None)
+    network = load_network(name, weights=None, transform=sized(size))
     assert_exact(network, noise(2, 3, size, size), truth)
 
 
@@ -209,7 +216,8 @@ def test_common_extractor_is_wrong_where_taps_are_right(truth, noise):
     """Handing out tensors spoils a quarter of resnet50; none of ours is spoilt."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    network, batch = load_network("resnet50", weights=None), noise(2, 3, 64, 64)
+    network = load_network("resnet50", weights=None, transform=sized(64))
+    batch = noise(2, 3, 64, 64)
     expected = truth(network.module, batch)
     common = create_feature_extractor(
         network.module,
@@ -310,6 +318,54 @@ def test_ranks_and_what_is_no_layer(noise):
     assert {layer: array.shape[1:] for layer, array in found.items()} == graph.shapes
     expected = batch.sum((1, 2, 3), dtype=np.float64)
     np.testing.assert_allclose(found["sum"][:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+class Stacks(nn.Module):
+    """Puts copies of the batch in front of the batch."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.copies = copies
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return torch.stack([x] * self.copies).sum(0)
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_stacks_are_no_layers(noise, copies):
+    """Rows of a stack of keys and values are not images."""
+    network = little(Stacks(copies))
+    assert list(network.layers.index) == ["conv", "sum"]
+    found = network.taps("all").forward(noise(2, 3, 8, 8))
+    assert {layer: len(array) for layer, array in found.items()} == {
+        "conv": 2,
+        "sum": 2,
+    }
+
+
+def test_rows_that_are_no_images_are_refused(noise):
+    """What passed for a batch when it was measured does not when it is run."""
+    network = little(Stacks(5))
+    assert "stack" in network.layers.index
+    message = (
+        r"layer 'stack' gave shape \(5, 3, 4, 8, 8\) where \(3, 5, 4, 8, 8\) was "
+        "expected for 3 images: leave this layer out"
+    )
+    with pytest.raises(NetworkError, match=message) as caught:
+        network.taps("all", pool="none").forward(noise(3, 3, 8, 8))
+    assert "\n" not in str(caught.value)
+    kept = network.taps(["conv", "sum"]).forward(noise(3, 3, 8, 8))
+    assert list(kept) == ["conv", "sum"]
+
+
+def test_pictures_of_another_size_are_refused(noise):
+    """A value is promised a shape, and nothing else is handed out under its name."""
+    taps = little(ShortcutSum()).taps("first", pool="flatten")
+    message = r"'first' gave shape \(2, 48\) where \(2, 192\) was expected for 2 images"
+    with pytest.raises(NetworkError, match=message):
+        taps.forward(noise(2, 3, 4, 4))
 
 
 def test_device_and_repr(digits):

@@ -180,6 +180,14 @@ def test_strict_loading_refuses(state, change, message):
         load_strictly(module, state, name="toy", source="file.pt")
 
 
+def test_names_in_files_do_not_break_lines():
+    """What a file calls its tensors is told in one line."""
+    state = {"weight\nlike": torch.ones(1)}
+    with pytest.raises(NetworkError, match=r"1 unexpected \(weight like\)") as caught:
+        load_strictly(nn.Flatten(), state, name="toy", source="file")
+    assert "\n" not in str(caught.value)
+
+
 def test_digest_covers_names_types_shapes_and_bytes():
     """Each of the four makes another digest."""
     base = nn.ParameterDict({"a": torch.ones(4)})
@@ -204,6 +212,19 @@ def test_digest_does_not_depend_on_order_or_layout():
     assert weights_digest(nn.ParameterDict(values)) == weights_digest(
         nn.ParameterDict(swapped)
     )
+
+
+def test_digest_of_marked_views_is_that_of_their_values():
+    """A conjugate that is only marked as one counts as what it reads."""
+    number = torch.tensor([1 + 2j, 3 - 1j])
+    marked, plain = number.conj(), number.conj().resolve_conj()
+    assert marked.is_conj()
+    assert not plain.is_conj()
+    digests = {
+        weights_digest(nn.ParameterDict({"a": nn.Parameter(each, requires_grad=False)}))
+        for each in (marked, plain, number)
+    }
+    assert len(digests) == 2
 
 
 class WithState(nn.Module):

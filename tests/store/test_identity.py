@@ -43,4 +43,19 @@ def test_the_parts_that_differ_are_named_and_carried():
     assert caught.value.parts == ("pool", "weights")
     assert "store s.zarr was made with other pool and weights" in str(caught.value)
     assert "pool stored avg, asked max" in str(caught.value)
-    assert "a" * 41 not in str(caught.value)
+    assert "a" * 61 not in str(caught.value)
+
+
+def test_long_parts_are_shown_where_they_differ():
+    """Two descriptions that begin alike are cut to the difference, on one line."""
+    head = (
+        "ImageClassification(\n    crop_size=[224]\n    resize_size=[256]\n" + " " * 9
+    )
+    stored, asked = (head + f"mean=[{x}]\n" + "std=[1]" * 9 for x in ("0.5", "0.4"))
+
+    with pytest.raises(IdentityMismatch) as caught:
+        check_identity({"transform": stored}, {"transform": asked}, where="s.zarr")
+
+    assert "mean=[0.5]" in str(caught.value)
+    assert "mean=[0.4]" in str(caught.value)
+    assert "\n" not in str(caught.value)

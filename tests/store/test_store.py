@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from embedkit.errors import InputError, NotInStore, StoreError
-from embedkit.store import results
+from embedkit.errors import CorruptStore, InputError, NotInStore, StoreError
+from embedkit.store import arrays, results
 from embedkit.store.store import open_store
 
 
@@ -212,6 +212,33 @@ def test_a_result_in_another_order_keeps_its_own_ids(path, fill):
         store.load("some")["image"].values.tolist() == x["image"].values[:10].tolist()
     )
     assert store.load("some")["label"].values[1] == "dog"
+
+
+def test_a_result_on_other_rows_does_not_spoil_the_tree(path, fill):
+    """Plain xarray still opens the whole store, and the result comes back as it was."""
+    fill(path, [0, 1, 2])
+    store = open_store(path)
+    some = store["stage1"].compute()[::-2].to_dataset(name="x")
+
+    store.save("some", some)
+    tree = xr.open_datatree(path, engine="zarr")
+
+    assert tree["results/some"].sizes["row"] == 35
+    assert store.load("some").sizes["image"] == 35
+    np.testing.assert_array_equal(store.load("some")["x"].values, some["x"].values)
+
+
+def test_lost_files_are_told_not_read_as_nan(path, fill):
+    """A committed block whose shard is gone is corruption, by layer and block."""
+    fill(path, [0, 1, 2])
+    arrays.shard_path(path, open_store(path).schema.layers[1], 1).unlink()
+    (path / "layers/conv/activation/c/1").rename(path / "gone")
+
+    store = open_store(path)
+
+    assert store["stage1"].shape == (70, 8)
+    with pytest.raises(CorruptStore, match=r"layer conv .* lost the files of 1 commit"):
+        store["conv"]
 
 
 def test_coordinates_on_other_dimensions_are_kept(path):

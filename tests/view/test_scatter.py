@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import ClassVar
 
 import dask.array as da
 import matplotlib.pyplot as plt
@@ -215,5 +216,49 @@ def test_not_a_map(xy) -> None:
 
 def test_nothing_to_draw(xy) -> None:
     """A map of unreadable images only is refused."""
-    with pytest.raises(InputError, match="200 images without a place"):
+    with pytest.raises(InputError, match="200 images and none of them has a place"):
         draw_map(xy * np.nan)
+
+
+def test_a_loaded_result_is_a_map_too():
+    """What a store loads is a Dataset that holds the map."""
+    xy = xr.DataArray(
+        np.random.default_rng(0).normal(size=(9, 2)), dims=("image", "axis")
+    )
+
+    ax = draw_map(xy.to_dataset(name="map"))
+
+    assert len(ax.collections) == 1
+    with pytest.raises(InputError, match="needs a variable 'map' and got"):
+        draw_map(xy.to_dataset(name="other"))
+
+
+def test_thumbnails_are_found_by_id_whatever_the_order():
+    """An image set in another order, or with more images, shows the right pictures."""
+
+    class Images:
+        table = None
+        asked: ClassVar[list] = []
+
+        def read(self, i):
+            self.asked.append(i)
+            return np.zeros((4, 4, 3), np.uint8)
+
+    xy = xr.DataArray(
+        np.random.default_rng(0).normal(size=(30, 2)),
+        dims=("image", "axis"),
+        coords={"image": [f"{i}.jpg" for i in range(30)]},
+    )
+
+    draw_map(xy, images=Images())
+
+    assert len(Images.asked) > 3
+    assert set(Images.asked) <= set(xy["image"].values.tolist())
+
+
+def test_images_that_cannot_be_read_from_are_refused():
+    """A path is not a set of images."""
+    xy = xr.DataArray(np.zeros((3, 2)), dims=("image", "axis"))
+
+    with pytest.raises(InputError, match="images='photos', from which nothing"):
+        draw_map(xy, images="photos")

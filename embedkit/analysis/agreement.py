@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from embedkit.analysis.frame import check_variables
+from embedkit.analysis.frame import check_same_images, check_variables
 from embedkit.analysis.rows import missing
 from embedkit.errors import InputError
 
@@ -38,13 +38,14 @@ def neighbor_accuracy(nn: xr.Dataset, labels: LabelsLike) -> float:
     Raises
     ------
     InputError
-        If there is not one label for each image.
+        If there is not one label for each image, or the ids of the images differ.
 
     References
     ----------
     Cover, Hart (1967), Nearest neighbor pattern classification.
     """
     check_variables(nn, asked="neighbor_accuracy", names=("indices",))
+    check_same_images(nn, labels, asked="neighbor_accuracy")
     indices = np.asarray(nn["indices"].values)
     codes = _codes(labels, len(indices), asked="neighbor_accuracy")
     votes = np.append(codes, -1)[indices]  # (N, K); index -1 reads the appended -1
@@ -77,17 +78,18 @@ def adjusted_rand(
         Noise counted as one more cluster.
     without_noise : float
         Images that are noise in either labelling left out. Read both: a clustering that
-        calls everything difficult noise looks good without.
+        calls everything difficult noise looks good without. NaN if no image is left.
 
     Raises
     ------
     InputError
-        If the labellings differ in length.
+        If the labellings differ in length, or carry different image ids.
 
     References
     ----------
     Hubert, Arabie (1985), Comparing partitions, equation 5.
     """
+    check_same_images(labels_a, labels_b, asked="adjusted_rand")
     a, b = np.asarray(labels_a), np.asarray(labels_b)
     if a.ndim != 1 or a.shape != b.shape:
         raise InputError(
@@ -101,7 +103,9 @@ def adjusted_rand(
 
 def _adjusted_rand(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Compute the index from the table of joint counts; 1 for trivially equal ones."""
-    table = pd.crosstab(a, b).to_numpy() if len(a) else np.zeros((1, 1), int)
+    if not len(a):
+        return float("nan")
+    table = pd.crosstab(a, b).to_numpy()
     together = _pairs(table).sum()
     in_a, in_b = _pairs(table.sum(axis=1)).sum(), _pairs(table.sum(axis=0)).sum()
     every = _pairs(np.array(len(a)))

@@ -34,6 +34,11 @@ def check_rows(x: xr.DataArray, *, asked: str, dims: Sequence[str]) -> None:
     InputError
         For other dimensions or another kind of number.
     """
+    if not isinstance(x, xr.DataArray):
+        raise InputError(
+            f"{asked} needs a DataArray and got a {type(x).__name__}; "
+            "pass one layer, such as store['fc']."
+        )
     if x.ndim != 2 or x.dims[0] != "image" or x.dims[1] not in dims:
         wanted = " or ".join(f"('image', '{name}')" for name in dims)
         raise InputError(
@@ -80,15 +85,47 @@ def check_variables(given: xr.Dataset, *, asked: str, names: Sequence[str]) -> N
     Raises
     ------
     InputError
-        Naming what is there instead.
+        Naming what is there instead, and what makes the missing variable.
     """
+    maker = "neighbor_graph" if "weight" in names else "neighbors"
+    if not isinstance(given, xr.Dataset):
+        raise InputError(
+            f"{asked} needs a Dataset and got a {type(given).__name__}; "
+            f"pass what {maker} returned."
+        )
     for name in names:
         if name not in given or given[name].dims != ("image", "neighbor"):
             found = {str(key): value.dims for key, value in given.data_vars.items()}
             raise InputError(
                 f"{asked} needs a variable '{name}' with dims ('image', 'neighbor') "
-                f"and got {found}; pass what neighbors or neighbor_graph returned."
+                f"and got {found}; pass what {maker} returned."
             )
+
+
+def check_same_images(first: Any, second: Any, *, asked: str) -> None:
+    """Raise if two labelled objects carry different image ids, or another order.
+
+    Objects without ids are taken to be in the same order.
+
+    Raises
+    ------
+    InputError
+        Naming the first row that differs.
+    """
+    labelled_both = all(
+        isinstance(each, Labelled) and "image" in each.coords
+        for each in (first, second)
+    )
+    if not labelled_both or first.sizes["image"] != second.sizes["image"]:
+        return  # lengths are compared where the values are
+    one, other = first["image"].values, second["image"].values
+    differing = np.flatnonzero(one != other)
+    if len(differing):
+        row = differing[0]
+        raise InputError(
+            f"{asked} got two orders of images: row {row} is {str(one[row])!r} in one "
+            f"and {str(other[row])!r} in the other; bring them into one order with isel."
+        )
 
 
 def labelled(

@@ -39,8 +39,8 @@ def show(
     if labels is not None:
         line(
             f"agreement with the labels (adjusted Rand index): "
-            f"{report['adjusted_rand']:.2f}, without noise "
-            f"{report['adjusted_rand_without_noise']:.2f}"
+            f"{report['adjusted_rand']:.2f}"
+            + (f", without noise {both[1]:.2f}" if np.isfinite(both[1]) else "")
         )
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
     rows: list[list[object]] = [[number, count] for number, count in largest]

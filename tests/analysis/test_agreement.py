@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import KNeighborsClassifier
 
+import embedkit as ek
 from embedkit.analysis.agreement import adjusted_rand, neighbor_accuracy
 from embedkit.analysis.neighbors import neighbors
 from embedkit.errors import InputError
@@ -69,9 +70,8 @@ def test_adjusted_rand_equals_sklearn(pairs) -> None:
     clear = (a >= 0) & (b >= 0)
     with_noise, without_noise = adjusted_rand(a, b)
     assert with_noise == pytest.approx(adjusted_rand_score(a, b), abs=1e-12)
-    assert without_noise == pytest.approx(
-        adjusted_rand_score(a[clear], b[clear]), abs=1e-12
-    )
+    expected = adjusted_rand_score(a[clear], b[clear]) if clear.any() else np.nan
+    assert without_noise == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_adjusted_rand_takes_strings_and_leaves_out_missing() -> None:
@@ -88,3 +88,45 @@ def test_adjusted_rand_needs_equal_lengths() -> None:
     """Both shapes are named."""
     with pytest.raises(InputError, match=r"shapes \(2,\) and \(3,\)"):
         adjusted_rand([1, 2], [1, 2, 3])
+
+
+def test_two_orders_of_images_are_refused() -> None:
+    """Labels with ids are compared image by image, never row by row by accident."""
+    ids = [f"{i}.jpg" for i in range(6)]
+    labels = xr.DataArray(list("aabbcc"), dims="image", coords={"image": ids})
+    nn = xr.Dataset(
+        {"indices": (("image", "neighbor"), np.array([[1], [0], [3], [2], [5], [4]]))},
+        coords={"image": ids},
+    )
+
+    assert adjusted_rand(labels, labels) == (1.0, 1.0)
+    assert neighbor_accuracy(nn, labels) == 1.0
+    with pytest.raises(InputError, match=r"row 0 is '0\.jpg' in one and '5\.jpg'"):
+        adjusted_rand(labels, labels[::-1])
+    with pytest.raises(InputError, match="neighbor_accuracy got two orders of images"):
+        neighbor_accuracy(nn, labels[::-1])
+
+
+def test_all_noise_agrees_with_nothing() -> None:
+    """Where no image is left to compare, there is no score, least of all a perfect one."""
+    with_noise, without_noise = adjusted_rand([-1] * 4, [0, 0, 1, 1])
+
+    assert with_noise == 0.0
+    assert np.isnan(without_noise)
+
+
+def test_what_is_no_result_of_ours_is_named() -> None:
+    """An array where a Dataset belongs, and neighbors where a graph belongs."""
+    layer = xr.DataArray(np.zeros((4, 2)), dims=("image", "feature"))
+    nn = ek.neighbors(layer, n_neighbors=1)
+
+    with pytest.raises(
+        InputError, match="needs a Dataset and got a DataArray; .*graph"
+    ):
+        ek.project(layer)
+    with pytest.raises(
+        InputError, match="'weight' .* pass what neighbor_graph returned"
+    ):
+        ek.communities(nn)
+    with pytest.raises(InputError, match="needs a DataArray and got a ndarray"):
+        ek.neighbors(np.zeros((4, 2)))

@@ -121,11 +121,11 @@ def test_what_is_no_result_of_ours_is_named() -> None:
     nn = ek.neighbors(layer, n_neighbors=1)
 
     with pytest.raises(
-        InputError, match="needs a Dataset and got a DataArray; .*graph"
+        InputError, match=r"needs a Dataset and got a DataArray; .*graph"
     ):
         ek.project(layer)
     with pytest.raises(
-        InputError, match="'weight' .* pass what neighbor_graph returned"
+        InputError, match=r"'weight' .* pass what neighbor_graph returned"
     ):
         ek.communities(nn)
     with pytest.raises(InputError, match="needs a DataArray and got a ndarray"):

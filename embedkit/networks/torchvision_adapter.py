@@ -6,9 +6,11 @@ and beside a PyTorch from another index it does not load at all.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import re
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -111,9 +113,11 @@ def download(name: str, entry: Any) -> nn.Module:
         When they cannot be downloaded or arrive damaged.
     """
     try:
-        module: nn.Module = torchvision.models.get_model(
-            name, weights=entry, progress=False
-        )
+        # PyTorch announces a download on stdout, which belongs to the command's result.
+        with contextlib.redirect_stdout(sys.stderr):
+            module: nn.Module = torchvision.models.get_model(
+                name, weights=entry, progress=False
+            )
     except (OSError, RuntimeError) as error:
         message = (
             f"the weights {entry} could not be downloaded from {entry.url} "

@@ -8,6 +8,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+import torchvision
 
 import embedkit.networks
 from embedkit.errors import MissingDependencyError, NetworkError
@@ -116,3 +117,21 @@ def test_unknown_weights_are_told_with_the_nearest():
         NetworkError, match=r"no network 'resnet1'\. Did you mean 'resnet1"
     ):
         torchvision_adapter.find_weights("resnet1")
+
+
+def test_a_download_is_announced_on_stderr(monkeypatch, capsys) -> None:
+    """Standard output belongs to what a command computes."""
+
+    def talking(name, **kwargs):
+        sys.stdout.write("Downloading: https://example.org/w.pth")
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.models, "get_model", talking)
+    entry = torchvision.models.get_model_weights("resnet18").DEFAULT
+
+    with pytest.raises(NetworkError, match="no network"):
+        torchvision_adapter.download("resnet18", entry)
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "Downloading" in said.err

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -135,9 +135,6 @@ def _schema(
 ) -> StoreSchema:
     if batch_size < 1:
         message = f"batch_size is {batch_size}: give 1 or more"
-        raise InputError(message)
-    if pool not in get_args(Pool):
-        message = f"pool is {pool!r}: choose one of {', '.join(get_args(Pool))}"
         raise InputError(message)
     taps = network.taps(network.resolve(layers), pool=pool)
     types = network.layers["type"]

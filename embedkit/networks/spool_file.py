@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from embedkit.errors import CorruptStore, NetworkError
+from embedkit.files import whole_file
 from embedkit.networks.taps import FOREIGN_ERRORS, one_line
 from embedkit.networks.weights import flat_bytes, is_plain
 
@@ -89,23 +88,9 @@ def write_spool(parts: Parts, folder: Path) -> Spooled:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / f"network-{digest[:16]}.pkl"
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        _write_whole(path, data)
-    return Spooled(path=str(path), sha256=digest)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees part of it, even after a power cut."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)  # mkstemp lets nobody else read, and workers may be others
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    return Spooled(path=str(path), sha256=digest)
 
 
 def read_spool(spooled: Spooled) -> Parts:

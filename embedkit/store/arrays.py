@@ -163,6 +163,13 @@ def shard_path(path: str | Path, spec: LayerSpec, block: int) -> Path:
     return folder.joinpath(*("0" for _ in spec.shape))
 
 
+def blocks_there(path: str | Path, spec: LayerSpec) -> set[int]:
+    """Return the blocks of a layer that have a file, by listing one folder."""
+    folder = Path(path, layer_group(spec.name), ACTIVATION, "c")
+    found = folder.iterdir() if folder.is_dir() else ()
+    return {int(each.name) for each in found if each.name.isdigit()}
+
+
 def _sync(file: Path) -> None:
     """Bring a file to disk: the commit record that vouches for it is about to follow."""
     with file.open("rb+") as opened:

@@ -85,14 +85,15 @@ class Store(Mapping[str, xr.DataArray]):
             When files of committed blocks are gone.
         """
         spec = self._find(layer)
-        _check_shards(self.path, spec, self.commits)
+        commits = self.commits
+        _check_shards(self.path, spec, commits)
         rows = self._rows_to_read(spec)
         group = arrays.layer_group(spec.name)
         dataset: xr.Dataset = xr.open_zarr(
             self.path, group=group, chunks={"image": rows}
         )
         activation = dataset[arrays.ACTIVATION].rename(spec.name)
-        columns = table.as_coordinates(self._table(), beside=activation.dims)
+        columns = table.as_coordinates(self._table(commits), beside=activation.dims)
         labelled = activation.assign_coords(columns)
         return labelled.assign_attrs(
             layer=spec.name, type=spec.type, **self.schema.about
@@ -277,19 +278,19 @@ class Store(Mapping[str, xr.DataArray]):
         blocks = max(1, READ_BYTES // max(1, spec.row_bytes * self.schema.block))
         return min(self.schema.n_images, blocks * self.schema.block)
 
-    def _table(self) -> xr.Dataset:
+    def _table(self, commits: Mapping[int, Commit] | None = None) -> xr.Dataset:
+        """Open the image table, with the status that the commit records tell."""
         columns: xr.Dataset = xr.open_zarr(
             self.path, chunks=None, create_default_indexes=False
         )
-        status = table.status_columns(columns["image"], self.commits)
+        known = self.commits if commits is None else commits
+        status = table.status_columns(columns["image"], known)
         return columns.drop_attrs().assign(status)
 
 
 def _check_shards(path: Path, spec: LayerSpec, commits: Mapping[int, Commit]) -> None:
     """Refuse to read missing files as NaN: a committed block has its shard."""
-    folder = arrays.shard_path(path, spec, 0).parents[len(spec.shape) - 1].parent
-    there = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
-    gone = [block for block in commits if str(block) not in there]
+    gone = sorted(commits.keys() - arrays.blocks_there(path, spec))
     if gone:
         message = (
             f"layer {spec.name} of {path} has lost the files of {len(gone)} committed "

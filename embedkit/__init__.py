@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedkit.analysis.project import project
     from embedkit.deploy.connect import connect
     from embedkit.extraction.driver import extract
+    from embedkit.extraction.verify import verify
     from embedkit.images.imageset import ImageSet
     from embedkit.images.open import open_images
     from embedkit.networks.load import load_network
@@ -47,6 +48,7 @@ _HOME = {
     "pl": "embedkit.view",
     "probe": "embedkit.analysis.probe",
     "project": "embedkit.analysis.project",
+    "verify": "embedkit.extraction.verify",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "pl",
     "probe",
     "project",
+    "verify",
 ]
 
 

@@ -1,11 +1,16 @@
-"""What all tests share: where the real data lie."""
+"""What all tests share: where the real data lie, and an object store."""
 
+import logging
 import os
+import uuid
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).parent.parent
+BUCKET = "embedkit-tests"
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +27,31 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}: set EMBEDKIT_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server on this machine, as the environment tells every child process."""
+    logging.getLogger("werkzeug").setLevel(
+        logging.ERROR
+    )  # one line a request otherwise
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [each for each in os.environ if each.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server):
+    """The URL of a place in the object store that no other test has."""
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

@@ -81,6 +81,7 @@ PLANTED = {
     "hdbscan": ("embedkit/analysis/planted.py", "import hdbscan"),
     "umap": ("embedkit/analysis/planted.py", "import umap"),
     "graspologic_native": ("embedkit/analysis/planted.py", "import graspologic_native"),
+    "obstore": ("embedkit/files/planted.py", "import obstore"),
     "PIL": ("embedkit/store/planted.py", "import PIL"),
 }
 

@@ -20,7 +20,7 @@ from embedkit.networks.bundled.held_out import write_held_out
 if TYPE_CHECKING:
     import xarray as xr
 
-    from embedkit.extraction.driver import Progress
+    from embedkit.extraction.run import Progress
     from embedkit.images.imageset import ImageSet
     from embedkit.networks.network import Network
     from embedkit.store.store import Store

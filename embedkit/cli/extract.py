@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +15,7 @@ import embedkit as ek
 from embedkit.cli.layers import weights_of
 from embedkit.cli.options import workers
 from embedkit.cli.output import common, emit, extraction_bar, line, say, size
+from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
     from embedkit.networks.pooling import Pool
@@ -47,6 +52,16 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option(
+    "--update",
+    is_flag=True,
+    help="Compute changed images again; removed ones become rows of NaN.",
+)
+@click.option(
+    "--add-network",
+    is_flag=True,
+    help="Put a second network's layers beside the first's.",
+)
+@click.option(
     "--workers",
     "n_workers",
     type=click.IntRange(0),
@@ -65,12 +80,15 @@ def extract(  # noqa: PLR0913 - every option is an argument
     id_column: str | None,
     root: str | None,
     batch_size: int | None,
+    update: bool,
+    add_network: bool,
     n_workers: int | None,
     as_json: bool,
 ) -> None:
     """Write a network's layers of IMAGES (folder, glob, file or table) into a store.
 
-    Run it again to finish what is missing. One bad image is one row of NaN with a reason.
+    Run it again to finish what is missing, or with more images or layers to add them.
+    One bad image is one row of NaN with a reason.
     """
     found = ek.open_images(
         images, path_column=path_column, id_column=id_column, root=root
@@ -78,7 +96,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     net = ek.load_network(network, weights=weights_of(weights))
     say(repr(found).splitlines()[0])
     began = time.perf_counter()
-    with workers(n_workers), extraction_bar() as show:
+    with workers(n_workers), extraction_bar() as show, _retry_told():
         store = ek.extract(
             found,
             net,
@@ -86,12 +104,24 @@ def extract(  # noqa: PLR0913 - every option is an argument
             layers=wanted(layers),
             pool=pool,
             batch_size=batch_size,
+            update=update,
+            add_network=add_network,
             on_progress=show,
         )
     if as_json:
         emit(store.info())
     else:
         report(store, seconds=time.perf_counter() - began)
+
+
+@contextmanager
+def _retry_told() -> Iterator[None]:
+    """Say which command goes on, when blocks had to be given up."""
+    try:
+        yield
+    except IncompleteStore as error:
+        command = shlex.join(["embedkit", *sys.argv[1:]])
+        raise IncompleteStore(f"{error}. Retry: {command}") from error
 
 
 def wanted(layers: tuple[str, ...]) -> str | list[str]:

@@ -24,8 +24,10 @@ def info(*, store: str, as_json: bool) -> None:
         f"{found['path']}: {state}, {found['blocks_done']} of {found['blocks']} blocks, "
         f"{found['images']} images, {found['unreadable']} unreadable"
     )
-    for key in ("network", "pool", "transform", "created", "embedkit"):
-        line(f"{key}: {' '.join(str(found[key]).split())}")
+    for name, about in found["networks"].items():
+        line(f"network {name}")
+        for key in ("weights", "pool", "transform", "created", "embedkit"):
+            line(f"  {key}: {' '.join(about[key].split()) or 'of a module'}")
     table(
         (
             (
@@ -45,4 +47,6 @@ def info(*, store: str, as_json: bool) -> None:
         f"{key} {value:.1f} s" for key, value in found["seconds"].items()
     )
     line(f"time in tasks: {stages or 'none yet'}")
+    if found["peak_mem"] > 0:
+        line(f"largest process: {size(found['peak_mem'])}")
     line(f"results: {', '.join(opened.results) or 'none yet'}")

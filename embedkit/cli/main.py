@@ -19,6 +19,7 @@ COMMANDS = {
     "layers": "List the layers of a network: type, shape, size and cost.",
     "extract": "Write a network's layers of every image into a store.",
     "info": "Show what a store holds.",
+    "verify": "Check a store against its records, recompute rows, repair.",
     "neighbors": "Find the exact nearest neighbors of every image.",
     "communities": "Group the images into communities of their neighbor graph.",
     "cluster": "Find dense clusters among the images.",

@@ -52,7 +52,7 @@ def opened(path: str) -> Store:
     """
     store = ek.open_store(path)
     if not store.complete:
-        done, blocks = len(store.commits), len(store.schema.grid)
+        done, blocks = store.blocks
         message = (
             f"{path} has {done} of its {blocks} blocks: run the same extract command "
             "again to finish it"

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from embedkit.extraction.driver import Progress as Extracted
+    from embedkit.extraction.run import Progress as Extracted
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

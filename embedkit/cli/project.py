@@ -68,7 +68,7 @@ def project(  # noqa: PLR0913 - every option is an argument
     """Lay the images of STORE out on a map (UMAP), save it and draw it."""
     data = opened(store)
     name = layer_of(data, layer)
-    picture = Path(out or f"{Path(store).stem}-{name}.png")
+    picture = Path(out or f"{Path(store).stem}-{name.replace('/', '-')}.png")
     _check_place(picture)
     graph = graph_of(data, name, n_neighbors=n_neighbors, metric=metric)
     result = f"map/{name}"
@@ -79,7 +79,7 @@ def project(  # noqa: PLR0913 - every option is an argument
         picture,
         color=colors,
         images=_readable(data) if thumbnails else None,
-        title=f"{data.schema.n_images:,} images by {name} of {data.schema.about['network']}",
+        title=f"{data.schema.n_images:,} images by {name} of {data[name].attrs['network']}",
     )
     if as_json:
         emit({"result": result, "layer": name, "picture": str(picture)})
@@ -121,7 +121,7 @@ def _readable(store: Store) -> ImageSet:
     table = store.images
     if table["uri"].str.startswith("array:").any():
         raise SourceError(
-            f"{store.path} was made from an array, whose pixels it does not hold: "
+            f"{store.url} was made from an array, whose pixels it does not hold: "
             "draw without --thumbnails"
         )
     paths = table[["uri"]].reset_index()

@@ -2,85 +2,165 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
-from distributed import Client, as_completed, get_client
+from distributed import Client, KilledWorker, as_completed, get_client
 
 from embedkit.config import settings
-from embedkit.extraction.task import BlockReport, Job, extract_block
+from embedkit.errors import IncompleteStore
+from embedkit.extraction.task import BlockLoss, BlockReport, Job, attempt_block
+from embedkit.store.attempts import DEATHS
+
+Outcome: TypeAlias = BlockReport | BlockLoss
+
+_CUT_OFF = (CancelledError, asyncio.CancelledError)
+"""What a future raises whose scheduler has gone."""
+
+_MOST_KILLS = 3 * DEATHS
+"""Times a block is sent again after the scheduler blamed it for deaths. Being only near
+a block that kills is no fault, but there has to be an end (chosen)."""
 
 
-def run_blocks(job: Job, blocks: list[int]) -> Generator[BlockReport, None, None]:
-    """Compute blocks and yield what each reports, in the order in which they end.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One block, and how often it has been tried."""
+
+    job: Job
+    block: int
+    attempt: int = 1
+
+    def again(self) -> Turn:
+        """Return the next attempt."""
+        return Turn(self.job, self.block, self.attempt + 1)
+
+
+def run_blocks(turns: Iterable[Turn]) -> Generator[Outcome, None, None]:
+    """Compute blocks and yield what became of each, in the order in which they end.
 
     Parameters
     ----------
-    job : Job
-        The run.
-    blocks : list of int
-        Their numbers.
+    turns : iterable of Turn
+        Consumed as workers become free.
 
     Yields
     ------
-    BlockReport
-        One per block. Closing the iterator early cancels what has not started.
+    BlockReport or BlockLoss
+        One per block: written, or given up after so many deaths or errors. Closing the
+        iterator early cancels what has not started.
+
+    Raises
+    ------
+    EmbedkitError
+        What a task raised that no further attempt can mend.
+    IncompleteStore
+        When the scheduler is gone.
     """
     try:
         client = get_client()
     except ValueError:  # no client is active
-        return _in_process(job, blocks)
-    return _on_cluster(client, job, blocks)
+        return _in_process(iter(turns))
+    return _on_cluster(client, iter(turns))
 
 
-def _in_process(job: Job, blocks: list[int]) -> Generator[BlockReport, None, None]:
+def _in_process(turns: Iterator[Turn]) -> Generator[Outcome, None, None]:
     """Run the blocks on Dask's configured scheduler, a window at a time."""
-    task = delayed(extract_block, pure=False)
+    task = delayed(attempt_block, pure=False)
     window = settings().window * CPU_COUNT
-    for first in range(0, len(blocks), window):
-        tasks = [task(job, block) for block in blocks[first : first + window]]
-        yield from compute(*tasks)
+    again: deque[Turn] = deque()
+    while batch := [*islice(_first(again), window), *islice(turns, window)][:window]:
+        outcomes = compute(*[task(*_arguments(turn)) for turn in batch])
+        for turn, outcome in zip(batch, outcomes, strict=True):
+            if _failed(outcome, turn):
+                again.append(turn.again())
+            else:
+                yield outcome
 
 
 def _on_cluster(
-    client: Client, job: Job, blocks: list[int]
-) -> Generator[BlockReport, None, None]:
+    client: Client, turns: Iterator[Turn]
+) -> Generator[Outcome, None, None]:
     """Keep a bounded window of blocks in flight, as wide as the cluster is now.
 
     No task asks for resources: that would switch off the scheduler's queueing, and one
     dying worker would then take the whole window with it.
     """
-    chosen = settings()
-    waiting = iter(blocks)
-    run = f"{job.identity[:8]}-{time.time_ns():x}"
-    in_flight: set[Any] = set()
+    run = f"{time.time_ns():x}"
+    in_flight: dict[Any, Turn] = {}
+    again: deque[Turn] = deque()
     ended = as_completed()
 
     def fill() -> None:
         """Workers may have joined: look anew how many there are."""
-        width = chosen.window * max(1, sum(client.nthreads().values()))
-        for block in islice(waiting, max(0, width - len(in_flight))):
-            future = client.submit(
-                extract_block,
-                job,
-                block,
-                key=f"extract_block-{run}-{block}",
-                pure=False,
-                retries=chosen.retries,
-            )
-            in_flight.add(future)
+        width = settings().window * max(1, sum(client.nthreads().values()))
+        for turn in islice(_both(again, turns), max(0, width - len(in_flight))):
+            future = _submit(client, turn, run)
+            in_flight[future] = turn
             ended.add(future)
 
     try:
         fill()
         for future in ended:
-            in_flight.discard(future)
-            yield future.result()
+            turn = in_flight.pop(future)
+            outcome = _outcome(future, turn)
+            if _failed(outcome, turn):
+                again.append(turn.again())
+            else:
+                yield outcome
             fill()
     finally:
         client.cancel(list(in_flight))
+
+
+def _submit(client: Client, turn: Turn, run: str) -> Any:
+    key = f"extract_block-{run}-{turn.job.key}-{turn.block}-{turn.attempt}"
+    return client.submit(attempt_block, *_arguments(turn), key=key, pure=False)
+
+
+def _arguments(turn: Turn) -> tuple[Job, int, int]:
+    return turn.job, turn.block, turn.attempt
+
+
+def _outcome(future: Any, turn: Turn) -> Outcome:
+    try:
+        outcome: Outcome = future.result()
+    except KilledWorker as error:
+        return BlockLoss.of(turn.job, turn.block, error, died=True)
+    except _CUT_OFF as error:
+        message = (
+            f"the Dask scheduler is gone, and {turn.job.store} is not complete: connect "
+            "to a cluster and run the same call again to go on"
+        )
+        raise IncompleteStore(message) from error
+    return outcome
+
+
+def _failed(outcome: Outcome, turn: Turn) -> bool:
+    """Whether another attempt is due. Raises what no attempt can mend."""
+    if isinstance(outcome, BlockReport) or outcome.final:
+        return False
+    limit = _MOST_KILLS if outcome.died else 1 + settings().retries
+    if turn.attempt < limit:
+        return True
+    if outcome.error is not None:
+        raise outcome.error
+    return False
+
+
+def _first(again: deque[Turn]) -> Iterator[Turn]:
+    while again:
+        yield again.popleft()
+
+
+def _both(again: deque[Turn], turns: Iterator[Turn]) -> Iterator[Turn]:
+    yield from _first(again)
+    yield from turns

@@ -1,4 +1,4 @@
-"""One block of images through one network into the store: what a worker does.
+"""One block through one network into the store: what a worker does, and its protocol.
 
 A task is given a block number and a specification of about 1 kB. Everything heavy is
 reached from there: the manifest and the layout from the store, the network from a file
@@ -7,62 +7,65 @@ beside it, kept per process.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
-from typing import TypeAlias
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from embedkit.errors import NetworkError, SourceError, StoreError
-from embedkit.images.imageset import Source
-from embedkit.networks.network import Network
-from embedkit.networks.pooling import Pool
+from embedkit.errors import EmbedkitError, StoreError
+from embedkit.extraction.asked import pool_of
+from embedkit.extraction.compute import Clock, Given, compute_block
+from embedkit.extraction.memory import peak, reset_peak
+from embedkit.files.files import Files, files_at
+from embedkit.images.source import Source
 from embedkit.networks.spool import Spooled, load_spooled
-from embedkit.networks.taps import TapGraph
-from embedkit.store.arrays import read_schema, read_text, write_block
+from embedkit.planning.grid import BlockGrid
+from embedkit.store.arrays import read_text
+from embedkit.store.attempts import DEATHS, begin, deaths_in, end
 from embedkit.store.commits import Commit, read_commit, write_commit
-from embedkit.store.schema import StoreSchema
-
-BATCHES_AHEAD = 2
-
-_Input: TypeAlias = npt.NDArray[np.float32] | SourceError
+from embedkit.store.ids import digest
+from embedkit.store.layout import CONTENT, read_schema, reason, write_block
+from embedkit.store.lock import holder
+from embedkit.store.schema import Pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What every task of a run needs to know.
+    """What every task of a pass needs to know; pickled, less than 1 kB.
 
     Parameters
     ----------
     store : str
-        Path of the store.
+        Where the store lies.
+    token : str
+        Of the driver's lock: a task of a driver that has lost it writes nothing.
     identity : str
-        The store's identity, so that a worker never serves a store from its memory of
-        another.
+        Of the pass.
     network : Spooled
         Where the network lies.
-    pool : Pool
-        How taps are pooled.
     source : Source
         How pixels are read.
-    batch_size : int
-        Images per forward pass.
     decode_threads : int
         Threads that read and transform ahead of the network.
+    start : str, optional
+        A stored layer, by the store's name, to compute from instead of from pixels.
     """
 
     store: str
+    token: str
     identity: str
     network: Spooled
-    pool: Pool
     source: Source
-    batch_size: int
     decode_threads: int
+    start: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name of the pass among the store's private files."""
+        return self.identity[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,28 +89,89 @@ class BlockReport:
     skipped: bool = False
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Seconds by stage."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockLoss:
+    """Why a block was not written.
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    since: float = field(default_factory=time.perf_counter)
+    Parameters
+    ----------
+    key : str
+        Of its pass.
+    block : int
+        Its number.
+    reason : str
+        For people.
+    error : EmbedkitError, optional
+        Our own error, which ends the run when no attempt helps.
+    died : bool
+        Whether the scheduler blamed the block for the death of workers.
+    final : bool
+        Whether another attempt in this run is no use.
+    """
 
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.since
-        self.since = now
+    key: str
+    block: int
+    reason: str
+    error: EmbedkitError | None = None
+    died: bool = False
+    final: bool = False
+
+    @classmethod
+    def of(
+        cls, job: Job, block: int, error: BaseException, *, died: bool = False
+    ) -> BlockLoss:
+        """Return the loss of a block by an error."""
+        said = " ".join(str(error).split())[:300]
+        return cls(
+            key=job.key,
+            block=block,
+            reason=f"{type(error).__name__}: {said}",
+            error=error if isinstance(error, EmbedkitError) else None,
+            died=died,
+        )
 
 
-def extract_block(job: Job, block: int) -> BlockReport:
-    """Compute one block of every layer, write it, commit it.
+def attempt_block(job: Job, block: int, number: int = 1) -> BlockReport | BlockLoss:
+    """Compute one block; what goes wrong comes back as a value.
 
     Parameters
     ----------
     job : Job
-        The run.
+        The pass.
     block : int
         Which block.
+    number : int, default 1
+        Which attempt this is.
+
+    Returns
+    -------
+    BlockReport or BlockLoss
+        A loss also where processes have died in this block so often that it is left
+        alone.
+    """
+    try:
+        return extract_block(job, block, number=number)
+    except _LeftAloneError as error:
+        return BlockLoss(key=job.key, block=block, reason=str(error), final=True)
+    except Exception as error:  # noqa: BLE001 - a user's transform may raise anything
+        return BlockLoss.of(job, block, error)
+
+
+class _LeftAloneError(Exception):
+    """Processes died in this block so often that it is not begun again."""
+
+
+def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
+    """Compute one block of every layer of a pass, write it, commit it.
+
+    Parameters
+    ----------
+    job : Job
+        The pass.
+    block : int
+        Which block.
+    number : int, default 1
+        Which attempt this is.
 
     Returns
     -------
@@ -119,36 +183,82 @@ def extract_block(job: Job, block: int) -> BlockReport:
     NetworkError
         When the network or its transform fails on an image.
     StoreError
-        When the store cannot be read or written.
+        When the store cannot be read or written, or another driver has taken it over.
     """
-    done = read_commit(job.store, block, identity=job.identity)
+    files = files_at(job.store)
+    one, grid = _layout(job)
+    done = read_commit(files, one, grid, block)
     if done is not None:
         return _report(done, skipped=True)
-    schema, network, taps = _opened(job)
-    clock = _Clock()
-    values, failures = _compute(job, block, schema, network, taps, clock)
-    rows = schema.grid.rows(block)
-    try:
-        checksums = write_block(job.store, schema, block, values)
-        clock.lap("write")
-        commit = Commit(
-            block=block,
-            identity=job.identity,
-            start=rows.start,
-            stop=rows.stop,
-            failures=failures,
-            crc32=checksums,
-            seconds={**clock.seconds, "total": sum(clock.seconds.values())},
-            device=taps.device,
+    fallen = deaths_in(files, one, block)
+    if len(fallen) >= DEATHS:
+        raise _LeftAloneError(
+            f"its worker died {len(fallen)} times: {'; '.join(fallen)}"
         )
-        write_commit(job.store, commit)
-    except OSError as error:
+    with _writing(files, block):
+        mark = begin(files, one, block)
+    try:
+        commit = _compute_and_write(job, block, number + len(fallen))
+    finally:
+        end(files, mark)
+    return _report(commit)
+
+
+@contextmanager
+def _writing(files: Files, block: int) -> Iterator[None]:
+    """Say what to do when the store cannot be written."""
+    try:
+        yield
+    except files.failures as error:
         message = (
-            f"block {block} cannot be written to {job.store}: {error.strerror or error}: "
+            f"block {block} cannot be written to {files.url}: {reason(error)}: "
             "make room or get permission, then run the same call again"
         )
         raise StoreError(message) from error
-    return _report(commit)
+
+
+def _compute_and_write(job: Job, block: int, number: int) -> Commit:
+    given, (one, grid) = opened(job), _layout(job)
+    files, rows = given.files, grid.rows(block)
+    clock = Clock()
+    reset_peak()
+    ids = read_text(files, "image", rows=rows)
+    computed = compute_block(given, rows, ids, clock=clock)
+    _check_lock(files, job)
+    values: dict[str, npt.NDArray[Any]] = {
+        **computed.values,
+        CONTENT: computed.content,
+    }
+    with _writing(files, block):
+        crc32 = write_block(files, one, grid, block, values)
+    clock.lap("write")
+    commit = Commit(
+        block=block,
+        identity=one.identity,
+        start=rows.start,
+        stop=rows.stop,
+        ids=digest(ids),
+        failures=computed.failures,
+        crc32=crc32,
+        seconds={**clock.seconds, "total": sum(clock.seconds.values())},
+        peak_mem=peak(),
+        backend=given.taps.backend,
+        device=given.taps.device,
+        attempt=number,
+    )
+    with _writing(files, block):
+        write_commit(files, one, grid, commit)
+    return commit
+
+
+def _check_lock(files: Files, job: Job) -> None:
+    """Write nothing for a driver that is gone: another may have begun, with other images."""
+    if holder(files) != job.token:
+        message = (
+            f"{job.store} is not held by the run that this task belongs to any more: "
+            "nothing was written"
+        )
+        raise StoreError(message)
 
 
 def _report(commit: Commit, *, skipped: bool = False) -> BlockReport:
@@ -161,96 +271,33 @@ def _report(commit: Commit, *, skipped: bool = False) -> BlockReport:
     )
 
 
+@lru_cache(maxsize=8)
+def _layout(job: Job) -> tuple[Pass, BlockGrid]:
+    """Read what a job's blocks are, once per process."""
+    schema = read_schema(files_at(job.store))
+    one = schema.by_identity(job.identity)
+    return one, schema.grid(one)
+
+
 @lru_cache(maxsize=4)
-def _opened(job: Job) -> tuple[StoreSchema, Network, TapGraph]:
-    """Open what a job needs, once per process."""
-    schema = read_schema(job.store)
+def opened(job: Job) -> Given:
+    """Open what a job computes with, once per process."""
+    files = files_at(job.store)
+    schema = read_schema(files)
+    one = schema.by_identity(job.identity)
     network = load_spooled(job.network)
-    layers = [spec.name for spec in schema.layers]
-    return schema, network, network.taps(layers, pool=job.pool)
-
-
-def _compute(
-    job: Job,
-    block: int,
-    schema: StoreSchema,
-    network: Network,
-    taps: TapGraph,
-    clock: _Clock,
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, str]]:
-    """Return every layer's rows of a block, and the images that could not be read."""
-    rows = schema.grid.rows(block)
-    ids = read_text(job.store, "image", rows)
-    uris = read_text(job.store, "uri", rows)
-    values = {
-        spec.name: np.empty((len(ids), *spec.shape), np.float32)
-        for spec in schema.layers
-    }
-    failures: dict[str, str] = {}
-    start = 0
-    for inputs in _batches(job, network, uris):
-        stop = start + len(inputs)
-        batch, bad = _stack(inputs, ids[start:stop], network, size=job.batch_size)
-        clock.lap("prepare")
-        for layer, activation in taps.forward(batch).items():
-            values[layer][start:stop] = activation[: len(inputs)]
-            values[layer][start:stop][bad] = np.nan
-        clock.lap("forward")
-        failures |= {
-            name: str(given)
-            for name, given in zip(ids[start:stop], inputs, strict=True)
-            if isinstance(given, SourceError)
-        }
-        start = stop
-    return values, failures
-
-
-def _batches(job: Job, network: Network, uris: list[str]) -> Iterator[list[_Input]]:
-    """Yield prepared inputs batch by batch, reading ahead of whoever takes them."""
-
-    def prepare(uri: str) -> _Input:
-        try:
-            image = job.source.read(uri)
-        except SourceError as error:
-            return error
-        return network.prepare(image)
-
-    size = job.batch_size
-    cut = [uris[i : i + size] for i in range(0, len(uris), size)]
-    with ThreadPoolExecutor(job.decode_threads, "embedkit-decode") as pool:
-        waiting: list[list[Future[_Input]]] = []
-        todo = iter(cut)
-        while True:
-            waiting.extend(
-                [pool.submit(prepare, uri) for uri in batch]
-                for batch in islice(todo, BATCHES_AHEAD + 1 - len(waiting))
-            )
-            if not waiting:
-                return
-            yield [future.result() for future in waiting.pop(0)]
-
-
-def _stack(
-    inputs: list[_Input], ids: list[str], network: Network, *, size: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the batch, filled up to `size` with zeros, and which images are unreadable.
-
-    Zeros stand for unreadable images too. The last bits of a row depend on how many
-    rows there are, because libraries choose their kernels by shape: with the same
-    number always, a row has the same bits beside bad images and at the end of a block.
-    """
-    shape = network.input_shape
-    batch = np.zeros((size, *shape), np.float32)  # B, C, H, W
-    bad = np.zeros(len(inputs), np.bool_)
-    for row, given in enumerate(inputs):
-        if isinstance(given, SourceError):
-            bad[row] = True
-        elif given.shape == shape:
-            batch[row] = given
-        else:
-            message = (
-                f"the transform of {network.name} gave shape {given.shape} for image "
-                f"{ids[row]!r} and {shape} before: make it resize to one size"
-            )
-            raise NetworkError(message)
-    return batch, bad
+    begin_at = next((spec for spec in schema.layers if spec.name == job.start), None)
+    return Given(
+        files=files,
+        one=one,
+        network=network,
+        taps=network.taps(
+            [spec.tap for spec in one.layers],
+            pool=pool_of(one),
+            start=None if begin_at is None else begin_at.tap,
+        ),
+        source=job.source,
+        decode_threads=job.decode_threads,
+        input_shape=network.input_shape if begin_at is None else begin_at.shape,
+        start=job.start,
+    )

@@ -34,8 +34,9 @@ and are silenced; what does spoil the pixels is an error.
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -104,7 +105,8 @@ def decode(file: Path | BinaryIO) -> Image.Image:
     Parameters
     ----------
     file : Path or binary file
-        A file on disk, or an open one that can seek, read from its start.
+        A file on disk, or an open one that can seek, read from its start. Bytes in
+        memory (``io.BytesIO``) give what the file that holds them gives.
 
     Returns
     -------
@@ -117,14 +119,36 @@ def decode(file: Path | BinaryIO) -> Image.Image:
         If the file cannot be read or decoded. The message is one line: the reason in
         plain words, and what Pillow said.
     """
+    # Bytes or an open file rather than a name: Pillow memory-maps what it opens by name,
+    # and a mapped file that shrinks kills the process.
+    stream = io.BytesIO(read_bytes(file)) if isinstance(file, Path) else file
     try:
-        # An open file rather than a name: Pillow memory-maps what it opens by name,
-        # and a mapped file that shrinks kills the process.
-        with _opened(file) as stream, _pillow_says_nothing:
+        with _pillow_says_nothing:
             return _decode(stream)
     except SourceError:
         raise
     except _DAMAGE as error:
+        raise SourceError(_explain(error)) from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the bytes of a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file on disk.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, with the reason in one line.
+    """
+    try:
+        # Bare, because a buffer that is used once costs 3 % of the time of a small photo.
+        with io.FileIO(os.fspath(path)) as file:
+            return file.readall()
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a null character
         raise SourceError(_explain(error)) from error
 
 
@@ -162,11 +186,6 @@ def _readable() -> tuple[str, ...]:
     """Return those of `FORMATS` that this build of Pillow can open."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _opened(file: Path | BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Open a path for the length of a ``with`` block; leave an open file open."""
-    return file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file)
 
 
 def _decode(stream: BinaryIO) -> Image.Image:

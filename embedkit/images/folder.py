@@ -12,7 +12,7 @@ import pandas as pd
 from embedkit.errors import InputError, SourceError, did_you_mean
 from embedkit.images.decode import image_extensions
 from embedkit.images.imageset import ImageSet
-from embedkit.images.paths import absolute, file_set, size_of
+from embedkit.images.paths import Stamp, absolute, file_set, stamp_of
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 """First-level folders of these names (in any case) are parts of a split, not labels."""
@@ -40,7 +40,7 @@ def from_folder(root: Path) -> ImageSet:
         If a folder cannot be listed, or there is no image in it.
     """
     try:
-        found = {_id(entry.path, root): _size(entry) for entry in _files(root)}
+        found = {_id(entry.path, root): stamp_of(entry) for entry in _files(root)}
     except OSError as error:
         raise SourceError(
             f"folder {str(root)!r} cannot be listed ({error}); make it readable"
@@ -79,7 +79,7 @@ def from_glob(pattern: str) -> ImageSet:
     hidden = "/." in f"/{rest}"  # asked for by name
     files = {_id(str(file), root): file for file in root.glob(rest) if file.is_file()}
     found = {
-        name: size_of(file)
+        name: stamp_of(file)
         for name, file in files.items()
         if hidden or "/." not in f"/{name}"
     }
@@ -135,14 +135,14 @@ def nearest(path: Path) -> str:
     return f"In {str(missing.parent)!r}: {did_you_mean(missing.name, siblings)}"
 
 
-def _place(root: Path, found: Mapping[str, int], *, asked: str) -> ImageSet:
-    """Return those of the found files (id to bytes) that are images."""
+def _place(root: Path, found: Mapping[str, Stamp], *, asked: str) -> ImageSet:
+    """Return those of the found files that are images."""
     ids = sorted(name for name in found if _extension(name) in image_extensions())
     if not ids:
         raise SourceError(f"no image in {asked}: {_instead(found)}")
     columns = pd.DataFrame(place_columns(ids), index=range(len(ids)))
-    sizes = [found[name] for name in ids]
-    return file_set(ids, [root / name for name in ids], sizes=sizes, columns=columns)
+    stamps = [found[name] for name in ids]
+    return file_set(ids, [root / name for name in ids], stamps=stamps, columns=columns)
 
 
 def _instead(names: Iterable[str]) -> str:
@@ -187,14 +187,6 @@ def _true(ask: Callable[[], bool]) -> bool:
 def _id(path: str, root: Path) -> str:
     """Return the POSIX path relative to `root`."""
     return Path(path).relative_to(root).as_posix()
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    """Return the bytes of a file; -1 for a dangling link."""
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return -1
 
 
 def _extension(name: str) -> str:

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from embedkit.errors import InputError, SourceError
+from embedkit.images.arrays import ArraySource
 from embedkit.images.decode import image_extensions
 from embedkit.images.folder import from_folder, from_glob, has_wildcard, nearest
 from embedkit.images.imageset import ImageSet
 from embedkit.images.paths import absolute, from_paths
-from embedkit.images.source import ArraySource
 from embedkit.images.table import TABLE_EXTENSIONS, from_table, from_table_file
 
 _FORMS = (

@@ -1,10 +1,11 @@
-"""Lists of image files: absolute paths, sizes in bytes, and ids."""
+"""Lists of image files: absolute paths, their sizes and times, and ids."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,25 @@ import pandas as pd
 from embedkit.errors import InputError, SourceError
 from embedkit.images.imageset import ImageSet
 from embedkit.images.source import FileSource
+
+
+class Stamp(NamedTuple):
+    """What a file system says of a file without opening it.
+
+    Attributes
+    ----------
+    size : int
+        Bytes; -1 where unknown.
+    mtime : int
+        Last modification, nanoseconds since 1970-01-01 UTC; -1 where unknown.
+    """
+
+    size: int
+    mtime: int
+
+
+_NO_STAMP: Final = Stamp(size=-1, mtime=-1)
+_LATEST: Final = np.iinfo(np.int64).max
 
 
 def from_paths(
@@ -60,28 +80,28 @@ def image_files(
     SourceError
         If none of the files exists.
     """
-    sizes = [size_of(file) for file in files]
-    if max(sizes, default=0) < 0:
+    stamps = [stamp_of(file) for file in files]
+    if max((stamp.size for stamp in stamps), default=0) < 0:
         raise SourceError(
             f"none of the {len(files)} files exists, for instance {str(files[0])!r}; "
             "check the paths, or say with root= which folder they are relative to"
         )
-    return file_set(ids, files, sizes=sizes, columns=columns)
+    return file_set(ids, files, stamps=stamps, columns=columns)
 
 
 def file_set(
     ids: Sequence[str],
     files: Iterable[Path],
     *,
-    sizes: Sequence[int],
+    stamps: Sequence[Stamp],
     columns: pd.DataFrame,
 ) -> ImageSet:
-    """Return an `ImageSet` of files whose sizes in bytes are known.
+    """Return an `ImageSet` of files whose sizes and times are known.
 
     Parameters
     ----------
-    ids, files, sizes : of the same length
-        Row by row: the id, the absolute path, the bytes (-1 where unknown).
+    ids, files, stamps : of the same length
+        Row by row: the id, the absolute path, what `stamp_of` says of the file.
     columns : DataFrame
         What else is known, row by row; its index is replaced by the ids.
     """
@@ -91,7 +111,8 @@ def file_set(
     table.insert(0, "uri", uris)
     first = [name for name in ("uri", "label", "split") if name in table]
     rest = [name for name in table.columns if name not in first]
-    return ImageSet(table[first + rest], FileSource(), np.array(sizes, np.int64))
+    sizes, mtimes = np.array(stamps, np.int64).reshape(-1, 2).T.copy()
+    return ImageSet(table[first + rest], FileSource(), sizes, mtimes)
 
 
 def absolute(path: str | os.PathLike[str], *, folder: Path | None = None) -> Path:
@@ -108,12 +129,15 @@ def absolute(path: str | os.PathLike[str], *, folder: Path | None = None) -> Pat
     return Path(os.path.normpath((folder or Path.cwd()) / expanded))
 
 
-def size_of(file: Path) -> int:
-    """Return the bytes of a file; -1 where there is none that can be asked."""
+def stamp_of(file: Path | os.DirEntry[str]) -> Stamp:
+    """Return the size and time of a file, asked in one go; -1 where there is none."""
     try:
-        return file.stat().st_size
+        status = file.stat()
     except (OSError, ValueError):  # ValueError: a path with a null character
-        return -1
+        return _NO_STAMP
+    mtime = status.st_mtime_ns
+    # File systems know years that 64 bits of nanoseconds do not reach (after 2262).
+    return Stamp(status.st_size, mtime if abs(mtime) <= _LATEST else -1)
 
 
 def relative_ids(files: Sequence[Path], *, root: str | Path | None = None) -> list[str]:

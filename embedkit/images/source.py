@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from pathlib import PurePath
+from typing import Any, Final, Protocol
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from embedkit.errors import SourceError, StoreError
-from embedkit.files import whole_file
-from embedkit.images.decode import decode
+from embedkit.errors import SourceError
+from embedkit.files.files import Files
+from embedkit.images.decode import decode, read_bytes
 
-_SAMPLE = 4096
-"""Bytes of either end of a file that tell it from another (chosen: one page each)."""
+HASH_BYTES: Final = 8
+"""Length of a content hash: among a million images, two that differ have the same one
+with a probability of 3e-8."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One image, and what tells its content from any other.
+
+    Attributes
+    ----------
+    image : PIL.Image.Image or SourceError
+        Mode RGB, upright; or why there is none.
+    content : int
+        The hash of the very bytes that were decoded, as in `Source.content`.
+    """
+
+    image: Image.Image | SourceError
+    content: int
+
+    def unwrap(self) -> Image.Image:
+        """Return the image, or raise the `SourceError` that stands in its place."""
+        if isinstance(self.image, SourceError):
+            raise self.image
+        return self.image
 
 
 class Source(Protocol):
     """How the pixels behind one uri are read. Small and picklable."""
 
+    def load(self, uri: str) -> Loaded:
+        """Return the image at `uri`, or why there is none, and its content hash.
+
+        What the image is made of is read once, so both speak of the same bytes.
+        """
+        ...
+
     def read(self, uri: str) -> Image.Image:
         """Return the image at `uri`, mode RGB, upright, or raise `SourceError`."""
         ...
 
-    def fingerprint(self, uri: str) -> bytes:
-        """Return bytes that tell this image from another; none if it cannot be read."""
+    def content(self, uri: str) -> int:
+        """Return the content hash of the image at `uri` without decoding it.
+
+        Returns
+        -------
+        int
+            1 to 2**64 - 1, also for what cannot be decoded; 0 if it cannot be read.
+            See `content_hash`.
+        """
         ...
 
-    def spooled(self, folder: Path) -> Source:
-        """Return a source that another process on the same file system can use.
+    def spooled(self, files: Files) -> Source:
+        """Return a source that any process which reaches `files` can use.
 
         Parameters
         ----------
-        folder : Path
+        files : Files
             Where pixels may be written if they live in this process alone.
         """
         ...
@@ -47,119 +82,89 @@ class Source(Protocol):
 class FileSource:
     """Image files on a file system; the uri is an absolute path."""
 
+    def load(self, uri: str) -> Loaded:
+        """Read the file at `uri` once, hash its bytes and decode them."""
+        content = 0
+        try:
+            data = read_bytes(uri)
+            content = content_hash(data)
+            return Loaded(decode(io.BytesIO(data)), content)
+        except SourceError as error:
+            return Loaded(error, content)
+
     def read(self, uri: str) -> Image.Image:
         """Decode the file at `uri`. Raises `SourceError` if it cannot be decoded."""
-        return decode(Path(uri))
+        return self.load(uri).unwrap()
 
-    def fingerprint(self, uri: str) -> bytes:
-        """Return the first and last 4 KiB of the file."""
+    def content(self, uri: str) -> int:
+        """Return the hash of the file's bytes; 0 if they cannot be read."""
         try:
-            with Path(uri).open("rb") as file:
-                head = file.read(_SAMPLE)
-                file.seek(max(len(head), file.seek(0, os.SEEK_END) - _SAMPLE))
-                return head + file.read(_SAMPLE)
-        except OSError:
-            return b""
+            with io.FileIO(uri) as file:
+                # Piece by piece: many large files may be hashed at a time.
+                return _as_number(hashlib.file_digest(file, _hasher))
+        except (OSError, ValueError):  # ValueError: a path with a null character
+            return 0
 
-    def spooled(self, folder: Path) -> FileSource:  # noqa: ARG002 - part of Source
+    def spooled(self, files: Files) -> FileSource:  # noqa: ARG002 - part of Source
         """Return itself: files are already there for every process."""
         return self
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ArraySource:
-    """Pixels in memory; the uri of row 3 is ``array:3``.
+def content_hash(*parts: bytes | memoryview) -> int:
+    """Hash what an image is made of.
 
-    Attributes
+    Parameters
     ----------
-    pixels : (N, H, W, 3) array of uint8
-        Held, not copied: do not change it while it is in use.
+    *parts : bytes-like
+        Hashed one after the other, as if they were one.
+
+    Returns
+    -------
+    int
+        BLAKE2b of 8 bytes as a big-endian number; 1 if that is 0, which means "none".
+
+    References
+    ----------
+    RFC 7693, The BLAKE2 Cryptographic Hash and Message Authentication Code, 2015.
+
+    Examples
+    --------
+    >>> content_hash(b"pixels") == content_hash(b"pix", b"els") != content_hash(b"")
+    True
     """
-
-    pixels: npt.NDArray[np.uint8]
-
-    def read(self, uri: str) -> Image.Image:
-        """Return row `uri` of the array. Raises `SourceError` if there is none."""
-        return _row(self.pixels, uri)
-
-    def fingerprint(self, uri: str) -> bytes:
-        """Return the pixels of the row."""
-        return _row(self.pixels, uri).tobytes()
-
-    def spooled(self, folder: Path) -> SpooledArraySource:
-        """Write the pixels into `folder`, once, and return a source that maps them."""
-        path = folder / f"pixels-{_digest(self.pixels)[:16]}.npy"
-        if not path.exists():
-            _write(path, self.pixels)
-        return SpooledArraySource(path)
+    digest = _hasher()
+    for part in parts:
+        digest.update(part)
+    return _as_number(digest)
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledArraySource:
-    """Pixels in a ``.npy`` file, mapped into memory when first read in a process."""
+def restored(uris: Sequence[str]) -> Source | None:
+    """Return what can read the images that a store remembers by their uris.
 
-    path: Path
+    Parameters
+    ----------
+    uris : sequence of str
+        As in the ``uri`` column of `ImageSet.table`.
 
-    @property
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """The array in the file: (N, H, W, 3), uint8. `StoreError` if it is gone."""
-        return _mapped(self.path)
+    Returns
+    -------
+    Source or None
+        A `FileSource` if all are absolute paths; None for the rows of an array, whose
+        pixels were in memory and are gone.
 
-    def read(self, uri: str) -> Image.Image:
-        """Return row `uri` of the array. Raises `SourceError` if there is none."""
-        return _row(self.pixels, uri)
-
-    def fingerprint(self, uri: str) -> bytes:
-        """Return the pixels of the row."""
-        return _row(self.pixels, uri).tobytes()
-
-    def spooled(self, folder: Path) -> SpooledArraySource:  # noqa: ARG002 - part of Source
-        """Return itself: the file is already there for every process."""
-        return self
+    Examples
+    --------
+    >>> restored(["array:0", "array:1"]) is None
+    True
+    """
+    return FileSource() if all(PurePath(uri).is_absolute() for uri in uris) else None
 
 
-def array_row(uri: str) -> int:
-    """Return the row number in a uri such as ``array:3``, or raise `SourceError`."""
-    kind, _, row = uri.partition(":")
-    if kind != "array" or not row.isdecimal():
-        raise SourceError(
-            f"no row of an array is called {uri!r}; rows are 'array:0', …"
-        )
-    return int(row)
+def _hasher() -> Any:
+    """Return a new BLAKE2b hash object of `HASH_BYTES`."""
+    return hashlib.blake2b(digest_size=HASH_BYTES)
 
 
-def _row(pixels: npt.NDArray[np.uint8], uri: str) -> Image.Image:
-    """Return one row of an array as an image."""
-    row = array_row(uri)
-    if row >= len(pixels):
-        raise SourceError(f"there is no row {row} in an array of {len(pixels)} images")
-    return Image.fromarray(np.ascontiguousarray(pixels[row]))  # H W C
-
-
-@functools.lru_cache(maxsize=4)
-def _mapped(path: Path) -> npt.NDArray[np.uint8]:
-    """Map a spooled array, once per process; its name holds its digest."""
-    try:
-        pixels: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        # Not a SourceError, which would pass for so many unreadable images.
-        raise StoreError(
-            f"the pixels that were spooled to {path} cannot be read ({error}); "
-            "run the same call again"
-        ) from error
-    return pixels
-
-
-def _digest(pixels: npt.NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of an array's shape and bytes."""
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    for row in pixels:
-        digest.update(np.ascontiguousarray(row).data)
-    return digest.hexdigest()
-
-
-def _write(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write an array so that its file is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        np.save(file, pixels, allow_pickle=False)
+def _as_number(digest: Any) -> int:
+    """Return the number that a hash object comes to; never 0."""
+    return int.from_bytes(digest.digest(), "big") or 1

@@ -19,7 +19,7 @@ import cloudpickle
 from torch import nn
 
 from embedkit.errors import NetworkError
-from embedkit.networks.taps import FOREIGN_ERRORS, one_line
+from embedkit.networks.tracing import FOREIGN_ERRORS, one_line
 from embedkit.networks.weights import is_plain, tensor_parts
 
 _ATOMS = (str, bytes, bool, int, float, complex, type(None), type(...))

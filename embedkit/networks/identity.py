@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from embedkit.networks.content import content_digest, function_text
-from embedkit.networks.measure import node_type
-from embedkit.networks.taps import Traced
+from embedkit.networks.effects import node_type
+from embedkit.networks.tracing import Traced
 from embedkit.networks.weights import tensor_parts
 
 _PLAIN = (bool, int, float, str, tuple, type(None))

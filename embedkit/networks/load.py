@@ -6,6 +6,8 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import nn
@@ -16,9 +18,11 @@ from embedkit.networks.network import Network, Transform
 from embedkit.networks.weights import load_strictly, read_weights
 
 Weights = str | os.PathLike[str] | None
+Loaded: TypeAlias = tuple[nn.Module, Transform]
 
 _BUNDLED = "embedkit/digits"
 _SEED = 0
+_NONE = "none"
 
 
 def load_network(
@@ -26,6 +30,7 @@ def load_network(
     *,
     weights: Weights = "default",
     transform: Transform | None = None,
+    name: str | None = None,
 ) -> Network:
     """Load a network to look at images with.
 
@@ -36,13 +41,17 @@ def load_network(
         network of torchvision, such as ``"resnet50"``, where
         ``"resnet50.IMAGENET1K_V1"`` chooses among its weights; or a module of your own,
         of which a copy is made.
-    weights : "default", path or None, default "default"
+    weights : "default", "none", path or None, default "default"
         ``"default"``: those of the name (downloaded once), or those a module holds. A
         path: a state dict in a .pt, .pth or .safetensors file, which has to fit exactly.
-        None: random weights, the same ones every time; a module keeps its own.
+        None or ``"none"``: random weights, the same ones every time; a module keeps its
+        own.
     transform : callable, optional
         From a PIL image to a float tensor (C, H, W). By default the one that the
         network's published weights were trained with. A module of your own needs it.
+    name : str, optional
+        What to call it, to tell networks apart that are kept in one store. By default
+        the name that was asked for, or the class of the module.
 
     Returns
     -------
@@ -53,7 +62,8 @@ def load_network(
     Raises
     ------
     InputError
-        When `network` is neither a name nor a module, or a module without `transform`.
+        When `network` is neither a name nor a module, or a module without `transform`,
+        or when `name` cannot be used as one.
     NetworkError
         When the name is unknown, the weights cannot be downloaded, read or loaded, or
         the network cannot be traced.
@@ -65,14 +75,45 @@ def load_network(
     >>> load_network("embedkit/digits").resolve("stages")
     ('stage1.relu_1', 'stage2.relu_1', 'stage3.relu_1', 'fc')
     """
+    called = None if name is None else _checked_name(name)
+    file = None if weights == _NONE else weights
     if isinstance(network, nn.Module):
-        return _load_module(network, weights=weights, transform=transform)
-    name = _name(network)
-    load = _load_digits if name == _BUNDLED else _load_torchvision
-    return load(name, weights=weights, transform=transform)
+        own, bound = _load_module(network, weights=file, transform=transform)
+        return Network(own, name=called or type(network).__name__, transform=bound)
+    asked = _asked(network)
+    load = _load_digits if asked == _BUNDLED else _load_torchvision
+    module, bound = load(asked, weights=file, transform=transform)
+    return Network(
+        module,
+        name=called or asked,
+        transform=bound,
+        asked=asked,
+        weights=_source(file),
+    )
 
 
-def _name(network: object) -> str:
+def _checked_name(name: object) -> str:
+    """Return a name that can be part of a path in a store, on any system."""
+    parts = name.split("/") if isinstance(name, str) else [""]
+    fits = isinstance(name, str) and name.isprintable() and "\\" not in name
+    if fits and all(part and part[0] not in "._" for part in parts):
+        return str(name)
+    message = (
+        f"name={name!r} was given: a network's name has to be printable text such as "
+        "'resnet50/mine', whose parts between slashes are not empty and begin with "
+        "neither '.' nor '_', without backslashes"
+    )
+    raise InputError(message)
+
+
+def _source(weights: Weights) -> str:
+    """Return weights in a form that can be passed to `load_network` later."""
+    if weights is None or weights == "default":
+        return _NONE if weights is None else "default"
+    return str(Path(weights).absolute())
+
+
+def _asked(network: object) -> str:
     if isinstance(network, str):
         return network
     message = (
@@ -84,7 +125,7 @@ def _name(network: object) -> str:
 
 def _load_module(
     module: nn.Module, *, weights: Weights, transform: Transform | None
-) -> Network:
+) -> Loaded:
     name = type(module).__name__
     if transform is None:
         message = (
@@ -96,22 +137,20 @@ def _load_module(
     own = copy.deepcopy(module)
     if weights is not None and weights != "default":
         load_strictly(own, read_weights(weights), name=name, source=weights)
-    return Network(own, name=name, transform=transform)
+    return own, transform
 
 
-def _load_digits(
-    name: str, *, weights: Weights, transform: Transform | None
-) -> Network:
+def _load_digits(name: str, *, weights: Weights, transform: Transform | None) -> Loaded:
     module = _random(DigitsNetwork)
     if weights is not None:
         path = WEIGHTS if weights == "default" else weights
         load_strictly(module, read_weights(path), name=name, source=path)
-    return Network(module, name=name, transform=transform or DigitsTransform())
+    return module, transform or DigitsTransform()
 
 
 def _load_torchvision(
     asked: str, *, weights: Weights, transform: Transform | None
-) -> Network:
+) -> Loaded:
     from embedkit.networks import torchvision_adapter as adapter
 
     name, dot, variant = asked.partition(".")
@@ -131,8 +170,7 @@ def _load_torchvision(
         if weights is not None:
             state = adapter.modern_keys(name, read_weights(weights))
             load_strictly(module, state, name=asked, source=weights)
-    bound = transform or adapter.transform_of(entry)
-    return Network(module, name=asked, transform=bound)
+    return module, transform or adapter.transform_of(entry)
 
 
 def _random(make: Callable[[], nn.Module]) -> nn.Module:

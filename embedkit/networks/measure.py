@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from embedkit.networks.effects import EffectMeter, Effects, node_type
 from embedkit.networks.layers import Layer
+from embedkit.networks.layout import Layout, layout_of
 from embedkit.networks.pooling import position_axes
 
 _BATCH = 5
@@ -36,16 +39,29 @@ def _visible_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(value=before)
 
 
-def node_type(node: fx.Node, module: nn.Module) -> str:
-    """Return the class of a module, or the name of a function, method or attribute."""
-    if node.op == "call_module":
-        return type(module.get_submodule(str(node.target))).__name__
-    if isinstance(node.target, str):
-        return node.target
-    return str(getattr(node.target, "__name__", type(node.target).__name__))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """What running a network once has shown.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+        In execution order.
+    nodes : dict of str to Node
+        The node of the graph that each layer is.
+    layouts : dict of str to Layout
+        How the value of each layer lies in memory.
+    effects : Effects
+        What the nodes of the graph do to memory.
+    """
+
+    layers: tuple[Layer, ...]
+    nodes: dict[str, fx.Node]
+    layouts: dict[str, Layout]
+    effects: Effects
 
 
-class LayerMeter(fx.Interpreter):
+class LayerMeter(EffectMeter):
     """Run a graph once, node by node, and note what a table of layers has to say.
 
     A node is a layer when its value depends on the input and is a floating tensor with
@@ -63,28 +79,35 @@ class LayerMeter(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, names: dict[str, str]) -> None:
         super().__init__(module)
-        self.layers: list[Layer] = []
+        self._layers: list[Layer] = []
+        self._nodes: dict[str, fx.Node] = {}
+        self._layouts: dict[str, Layout] = {}
         self._names = names
-        self._from_input: set[fx.Node] = set()
         self._channels_last: set[fx.Node] = set()
         self._counter = FlopCounterMode(display=False)
 
-    def measure(self, image: Tensor) -> list[Layer]:
-        """Return the layers, in execution order, for an `image` (C, H, W)."""
+    def measure(self, image: Tensor) -> Measured:
+        """Return what running a batch of one `image` (C, H, W) shows."""
         batch = image.expand(
             _BATCH, *image.shape
         ).clone()  # clone: it may work in place
         with torch.inference_mode(), _visible_attention(), self._counter:
             self.run(batch)
-        return self.layers
+        return Measured(
+            layers=tuple(self._layers),
+            nodes=self._nodes,
+            layouts=self._layouts,
+            effects=self.effects,
+        )
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and note it if it is a layer."""
         value = super().run_node(n)
-        if n.op == "placeholder" or self._from_input.intersection(n.all_input_nodes):
-            self._from_input.add(n)
-            if n.name in self._names and _is_batch(value):
-                self.layers.append(self._layer(n, value))
+        if n in self.from_input and n.name in self._names and _is_batch(value):
+            layer = self._layer(n, value)
+            self._layers.append(layer)
+            self._nodes[layer.name] = n
+            self._layouts[layer.name] = layout_of(value)
         return value
 
     def _layer(self, node: fx.Node, value: Tensor) -> Layer:

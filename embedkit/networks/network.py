@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TypeAlias, get_args
+from typing import ClassVar, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from embedkit.errors import InputError, NetworkError, did_you_mean
+from embedkit.files.files import Files
 from embedkit.networks.identity import (
     architecture_digest,
     combine,
@@ -25,9 +25,12 @@ from embedkit.networks.layers import (
     module_aliases,
     resolve_layers,
 )
+from embedkit.networks.measure import Measured
 from embedkit.networks.pooling import Pool
 from embedkit.networks.spool_file import Spooled, write_spool
-from embedkit.networks.taps import TapGraph, measure, trace
+from embedkit.networks.starts import demand_start, find_start
+from embedkit.networks.taps import BACKEND, TapGraph
+from embedkit.networks.tracing import measure, trace
 from embedkit.networks.weights import weights_digest
 
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -50,13 +53,23 @@ class Network:
         For people. It is not part of the identity.
     transform : callable
         From a PIL image to a float tensor (C, H, W).
+    asked, weights : str, optional
+        What to pass to `embedkit.networks.load.load_network` to get the module again.
 
     Attributes
     ----------
     name : str
-        What was asked for.
+        For people, and to tell several networks apart.
     transform : callable
         As given.
+    asked : str or None
+        The name that was given to `load_network`; None for a module.
+    weights : str or None
+        ``"default"``, ``"none"`` or the absolute path of a file; None for a module.
+        ``load_network(asked, weights=weights)`` gives the same module; a transform of
+        the user's own has to be passed again. Neither is part of the identity.
+    backend : str
+        What executes the network: ``"torch"``.
 
     Raises
     ------
@@ -64,9 +77,21 @@ class Network:
         When the module cannot be traced.
     """
 
-    def __init__(self, module: nn.Module, *, name: str, transform: Transform) -> None:
+    backend: ClassVar[str] = BACKEND
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        transform: Transform,
+        asked: str | None = None,
+        weights: str | None = None,
+    ) -> None:
         self.name = name
         self.transform = transform
+        self.asked = asked
+        self.weights = weights
         self._module = module.eval().requires_grad_(requires_grad=False)
         self._traced = trace(self._module, name=name)
 
@@ -85,8 +110,12 @@ class Network:
         return self._probe.shape
 
     @cached_property
+    def _measured(self) -> Measured:
+        return measure(self._traced, self._probe, name=self.name)
+
+    @property
     def _layers(self) -> tuple[Layer, ...]:
-        return tuple(measure(self._traced, self._probe, name=self.name))
+        return self._measured.layers
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -175,7 +204,13 @@ class Network:
         )
         raise NetworkError(message)
 
-    def taps(self, layers: str | Sequence[str], *, pool: Pool = "avg") -> TapGraph:
+    def taps(
+        self,
+        layers: str | Sequence[str],
+        *,
+        pool: Pool = "avg",
+        start: str | None = None,
+    ) -> TapGraph:
         """Return the network as a function from batches to pooled layers.
 
         Parameters
@@ -186,44 +221,80 @@ class Network:
             returned always means the same layers.
         pool : {"avg", "max", "flatten", "none"}, default "avg"
             How the value of a layer is pooled for one image.
+        start : str, optional
+            The canonical name of an earlier layer. `TapGraph.forward` then takes what
+            that layer gives with pool ``"none"``, instead of pictures.
 
         Returns
         -------
         TapGraph
-            Its `forward` computes nothing behind the last of the layers.
+            Its `forward` computes nothing behind the last of the layers, and with `start`
+            nothing that they do not need.
 
         Raises
         ------
         NetworkError
             When there is no such layer.
         InputError
-            When there is no such way of pooling.
+            When there is no such way of pooling, or when some layer cannot be computed
+            from `start` alone.
         """
         if pool not in get_args(Pool):
             message = f"there is no pool {pool!r}. {did_you_mean(pool, get_args(Pool))}"
             raise InputError(message)
+        chosen = self._chosen(layers)
+        if start is None:
+            return TapGraph(self._traced, chosen, pool=pool)
+        begin = demand_start(self._measured, start, chosen, network=self.name)
+        return TapGraph(self._traced, chosen, pool=pool, start=begin)
+
+    def can_start(self, start: str, layers: str | Sequence[str]) -> bool:
+        """Tell whether layers can be computed from the unpooled value of another.
+
+        Parameters
+        ----------
+        start : str
+            The canonical name of a layer.
+        layers : str or sequence of str
+            As for `taps`.
+
+        Returns
+        -------
+        bool
+            False where anything else that depends on the picture is needed too (as
+            behind a shortcut around `start`), where `start` is one of the layers, and
+            where its value is of a type that float32 does not hold.
+
+        Raises
+        ------
+        NetworkError
+            When there is no such layer.
+        """
+        chosen = self._chosen(layers)
+        found = find_start(self._measured, start, chosen, network=self.name)
+        return found is not None
+
+    def _chosen(self, layers: str | Sequence[str]) -> list[Layer]:
         names = [] if isinstance(layers, str) else list(layers)
         exact = names and {layer.name for layer in self._layers}.issuperset(names)
         wanted = frozenset(names if exact else self.resolve(layers))
-        chosen = [layer for layer in self._layers if layer.name in wanted]
-        return TapGraph(self._traced, chosen, pool=pool)
+        return [layer for layer in self._layers if layer.name in wanted]
 
-    def spool(self, folder: str | Path) -> Spooled:
+    def spool(self, files: Files) -> Spooled:
         """Write the network to a file, for `load_spooled` in other processes.
 
         Parameters
         ----------
-        folder : path
-            Made if need be. The file is named by its digest and written at once and
-            whole; if it is there already, with the same content, it is left alone.
+        files : Files
+            Where. The file is named by its digest and written at once and whole; if it
+            is there already, with the same content, it is left alone.
 
         Returns
         -------
         Spooled
-            The file's path and digest, a few bytes to send around.
+            The file's place, name and digest, a few bytes to send around.
         """
-        parts = (self._module, self.transform, self.name)
-        return write_spool(parts, Path(folder))
+        return write_spool((self._module, self.transform, self.name), files)
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self._module.parameters())

@@ -22,7 +22,7 @@ def load_spooled(spooled: Spooled) -> Network:
     Parameters
     ----------
     spooled : Spooled
-        What `write_spool` returned, here or on another machine that sees the file.
+        What `write_spool` returned, here or on another machine that can read the file.
 
     Returns
     -------

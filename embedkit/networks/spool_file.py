@@ -7,7 +7,6 @@ import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cloudpickle
 import torch
@@ -15,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from embedkit.errors import CorruptStore, NetworkError
-from embedkit.files import whole_file
-from embedkit.networks.taps import FOREIGN_ERRORS, one_line
+from embedkit.files.files import Files, files_at
+from embedkit.networks.tracing import FOREIGN_ERRORS, one_line
 from embedkit.networks.weights import flat_bytes, is_plain
 
 Parts = tuple[nn.Module, Callable[[Image.Image], Tensor], str]
@@ -29,13 +28,16 @@ class Spooled:
 
     Attributes
     ----------
-    path : str
-        Where it is.
+    url : str
+        The folder or object store it is in.
+    name : str
+        Its name there.
     sha256 : str
         Of the file's bytes, as hexadecimal digits.
     """
 
-    path: str
+    url: str
+    name: str
     sha256: str
 
 
@@ -63,8 +65,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
         return make, (flat_bytes(obj).tobytes(), obj.dtype, tuple(obj.shape))
 
 
-def write_spool(parts: Parts, folder: Path) -> Spooled:
-    """Write a network to ``network-<digest>.pkl`` in a folder.
+def write_spool(parts: Parts, files: Files) -> Spooled:
+    """Write a network to ``network-<digest>.pkl``.
 
     One network may give two pickles, in two processes for instance. They get two files,
     so nobody's file changes while it is in use.
@@ -73,24 +75,31 @@ def write_spool(parts: Parts, folder: Path) -> Spooled:
     ----------
     parts : tuple
         Module, transform and name.
-    folder : Path
-        Made if need be.
+    files : Files
+        Where.
 
     Returns
     -------
     Spooled
-        Path and digest. A file that has that digest is left alone.
+        Place, name and digest. A file that has that digest is left alone, another under
+        that name is replaced.
     """
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=5).dump(parts)
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder.resolve() / f"network-{digest[:16]}.pkl"
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        with whole_file(path) as file:
-            file.write(data)
-    return Spooled(path=str(path), sha256=digest)
+    name = f"network-{digest[:16]}.pkl"
+    if _digest_of(files, name) != digest:
+        files.write(name, data)
+    return Spooled(url=files.url, name=name, sha256=digest)
+
+
+def _digest_of(files: Files, name: str) -> str | None:
+    """Return the digest of what is there, or None."""
+    try:
+        return hashlib.sha256(files.read(name)).hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def read_spool(spooled: Spooled) -> Parts:
@@ -113,23 +122,26 @@ def read_spool(spooled: Spooled) -> Parts:
         anything in them is looked at.
     NetworkError
         When the file is not there, or needs a module that this process cannot import.
+    MissingDependencyError
+        When it lies in an object store and obstore is not installed.
     """
+    where = f"{spooled.url}/{spooled.name}"
     try:
-        data = Path(spooled.path).read_bytes()
+        data = files_at(spooled.url).read(spooled.name)
     except OSError as error:
         message = (
-            f"network file {spooled.path!r} cannot be read here ({error.strerror}): put "
-            "it on a file system that all workers see"
+            f"network file {where!r} cannot be read here ({error.strerror}): put it where "
+            "all workers can read it, on a shared file system or in an object store"
         )
         raise NetworkError(message) from error
     found = hashlib.sha256(data).hexdigest()
     if found != spooled.sha256:
         message = (
-            f"network file {spooled.path!r} has SHA-256 {found[:12]}… and "
+            f"network file {where!r} has SHA-256 {found[:12]}… and "
             f"{spooled.sha256[:12]}… was written: delete it and run the call again"
         )
         raise CorruptStore(message)
-    return _unpickle(data, spooled.path)
+    return _unpickle(data, where)
 
 
 def _unpickle(data: bytes, path: str) -> Parts:

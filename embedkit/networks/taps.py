@@ -16,144 +16,30 @@ Learning in Python", MLSys 2022 (the graph and its interpreter).
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from embedkit.errors import InputError, NetworkError
 from embedkit.networks.layers import Layer
-from embedkit.networks.measure import LayerMeter
 from embedkit.networks.pooling import Pool, pool_tap, pooled_shape
+from embedkit.networks.starts import Start
+from embedkit.networks.tracing import ONE_AT_A_TIME, Traced
 
-ONE_AT_A_TIME = threading.RLock()
-"""Held while a network is traced, measured or run. PyTorch already spreads a forward pass
-over all cores, and tracing replaces ``nn.Module.__call__`` for the whole process."""
-
-# What foreign code may raise when it is called with stand-ins instead of tensors, or
-# with a picture of a size it does not expect.
-FOREIGN_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NameError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Traced:
-    """A network's forward pass as a graph.
-
-    Attributes
-    ----------
-    module : GraphModule
-        The graph, with the network's own submodules and weights.
-    names : dict of str to str
-        Canonical names by the node's name in the graph, in execution order, inputs
-        left out.
-    """
-
-    module: fx.GraphModule
-    names: dict[str, str]
-
-
-def one_line(error: BaseException) -> str:
-    """Return the type of an error and the first line of what it says."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
-
-
-def trace(module: nn.Module, *, name: str) -> Traced:
-    """Trace a network.
-
-    Parameters
-    ----------
-    module : Module
-        In evaluation mode. It is not changed.
-    name : str
-        For messages.
-
-    Returns
-    -------
-    Traced
-        The graph and the names of its nodes.
-
-    Raises
-    ------
-    NetworkError
-        When what the network does depends on the values it is given, or when it calls
-        what cannot be traced.
-    MissingDependencyError
-        When torchvision, which names the nodes, cannot be loaded.
-    """
-    from embedkit.networks import torchvision_adapter
-
-    # Tracing leaves constants on the module it is given: let that be a shallow copy.
-    root = copy.copy(module)
-    try:
-        with ONE_AT_A_TIME:
-            graph, names = torchvision_adapter.trace(root)
-            traced = fx.GraphModule(root, graph).eval()
-    except FOREIGN_ERRORS as error:
-        message = (
-            f"network {name} cannot be traced ({one_line(error)}): move what depends "
-            "on values into a function marked with torch.fx.wrap, or split the network "
-            "before it"
-        )
-        raise NetworkError(message) from error
-    return Traced(
-        module=traced, names={node.name: path for node, path in names.items()}
-    )
-
-
-def measure(traced: Traced, image: NDArray[np.float32], *, name: str) -> list[Layer]:
-    """Return the layers of a network, in execution order.
-
-    Parameters
-    ----------
-    traced : Traced
-        The network.
-    image : ndarray of float32, shape (C, H, W)
-        A prepared picture. Its values do not matter, its size does.
-    name : str
-        For messages.
-
-    Raises
-    ------
-    NetworkError
-        When the network does not take such a picture, or has no layer that gives
-        floating numbers for every image.
-    """
-    try:
-        with ONE_AT_A_TIME:
-            meter = LayerMeter(traced.module, traced.names)
-            layers = meter.measure(torch.tensor(image))
-    except FOREIGN_ERRORS as error:
-        message = (
-            f"network {name} does not take the {image.shape} float32 picture that its "
-            f"transform gives ({one_line(error)}): pass transform= that fits it"
-        )
-        raise NetworkError(message) from error
-    if not layers:
-        message = (
-            f"network {name} has no layer: no floating tensor with the batch in front "
-            "depends on its input"
-        )
-        raise NetworkError(message)
-    return layers
+BACKEND = "torch"
+"""What executes the graphs made here."""
 
 
 def tap_graph(
-    traced: Traced, axes: Mapping[str, tuple[int, ...]], pool: Pool
+    traced: Traced,
+    axes: Mapping[str, tuple[int, ...]],
+    pool: Pool,
+    start: Start | None = None,
 ) -> fx.Graph:
     """Return the network's graph with taps in it, cut off behind the last of them.
 
@@ -165,17 +51,24 @@ def tap_graph(
         For each layer to tap, the axes of its value that are positions.
     pool : {"avg", "max", "flatten", "none"}
         How taps are pooled.
+    start : Start, optional
+        Where to start from instead of the network's input.
 
     Returns
     -------
     Graph
-        It returns a dict from layer to pooled value. Nothing the network does on the
-        way is left out, because what looks unused may still work in place.
+        It returns a dict from layer to pooled value. From the input, nothing the network
+        does on the way is left out, because what looks unused may still work in place.
+        From a start, only what `start` names is there.
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     taps: dict[str, fx.Node] = {}
+    if start is not None:
+        copies[start.node] = graph.placeholder("start")
     for node in traced.module.graph.nodes:
+        if start is not None and node not in start.nodes:
+            continue
         copies[node] = graph.node_copy(node, copies.__getitem__)
         layer = traced.names.get(node.name, "")
         if layer in axes:
@@ -198,6 +91,8 @@ class TapGraph:
         What to tap, in execution order.
     pool : {"avg", "max", "flatten", "none"}
         How taps are pooled.
+    start : Start, optional
+        Where to start from instead of the network's input.
 
     Attributes
     ----------
@@ -207,11 +102,31 @@ class TapGraph:
         How taps are pooled.
     shapes : dict of str to tuple of int
         What `forward` returns for one image of each layer.
+    start : str or None
+        The layer whose raw value `forward` takes, or None where it takes pictures.
     device : str
         ``"cuda"`` where there is a GPU, else ``"cpu"``.
+    backend : str
+        What executes the graph: ``"torch"``.
+    tolerance : float
+        The largest difference between a row computed again and a stored one, relative to
+        the largest magnitude in the row, at which the two still count as equal. On one
+        machine, with one version of PyTorch and one number of threads, rows are equal
+        bit by bit. Kernels for another CPU add float32 numbers in another order:
+        TOLERANCE_REASON
     """
 
-    def __init__(self, traced: Traced, layers: Sequence[Layer], *, pool: Pool) -> None:
+    backend: ClassVar[str] = BACKEND
+    tolerance: ClassVar[float] = 1e-4
+
+    def __init__(
+        self,
+        traced: Traced,
+        layers: Sequence[Layer],
+        *,
+        pool: Pool,
+        start: Start | None = None,
+    ) -> None:
         axes = {layer.name: layer.axes for layer in layers}
         self.layers = tuple(axes)
         self.pool = pool
@@ -219,8 +134,10 @@ class TapGraph:
             layer.name: pooled_shape(layer.shape, axes=layer.axes, pool=pool)
             for layer in layers
         }
+        self.start = None if start is None else start.layer.name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        graph = tap_graph(traced, axes, pool)
+        self._start = start
+        graph = tap_graph(traced, axes, pool, start)
         module = fx.GraphModule(traced.module, graph).eval()
         if self.device != "cpu":  # a copy: the network itself stays where it is
             module = copy.deepcopy(module).to(self.device)
@@ -232,7 +149,8 @@ class TapGraph:
         Parameters
         ----------
         batch : ndarray of float32, shape (B, C, H, W)
-            Prepared pictures, all of one size. It is not changed.
+            Prepared pictures, all of one size; or, with `start`, what that layer gave for
+            a batch, unpooled: shape (B, *shape of the layer). It is not changed.
 
         Returns
         -------
@@ -247,18 +165,35 @@ class TapGraph:
         NetworkError
             When a layer gives an array of another shape.
         """
-        if batch.ndim != 4 or batch.dtype != np.float32:
-            message = (
-                f"a batch of shape {batch.shape} and type {batch.dtype} was given: it "
-                "has to be float32 of shape (images, channels, rows, columns)"
-            )
-            raise InputError(message)
+        self._check_batch(batch)
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
             # A copy even on the CPU: the first thing a network does may be in place.
-            taps = self._module(torch.tensor(batch, device=self.device))
+            values = torch.tensor(batch, device=self.device)
+            if self._start is not None:
+                values = self._start.layout.restore(values)
+            taps = self._module(values)
             for layer in self.layers:
                 self._check(layer, taps[layer], len(batch))
             return {layer: _to_numpy(taps.pop(layer)) for layer in self.layers}
+
+    def _check_batch(self, batch: NDArray[np.float32]) -> None:
+        """Refuse what the graph was not made for."""
+        found = f"a batch of shape {batch.shape} and type {batch.dtype} was given: "
+        single = batch.dtype == np.float32
+        if self._start is None:
+            if batch.ndim != 4 or not single:
+                message = (
+                    f"{found}it has to be float32 of shape (images, channels, rows, "
+                    "columns)"
+                )
+                raise InputError(message)
+        elif batch.shape[1:] != self._start.layer.shape or batch.ndim < 1 or not single:
+            shape = ", ".join(map(str, ("images", *self._start.layer.shape)))
+            message = (
+                f"{found}to start from layer {self.start!r} it has to be float32 of "
+                f"shape ({shape}), as taps([{self.start!r}], pool='none') gives it"
+            )
+            raise InputError(message)
 
     def _check(self, layer: str, value: Tensor, count: int) -> None:
         """Refuse a value whose rows are not the images, whatever it was measured as."""
@@ -273,7 +208,10 @@ class TapGraph:
 
     def __repr__(self) -> str:
         count = len(self.layers)
-        return f"<TapGraph: {count} layers, pool {self.pool!r}, on {self.device}>"
+        begin = "" if self.start is None else f"from {self.start!r}, "
+        return (
+            f"<TapGraph: {begin}{count} layers, pool {self.pool!r}, on {self.device}>"
+        )
 
 
 def _exact_convolutions() -> AbstractContextManager[None]:

@@ -1,254 +1,215 @@
-"""Writing Zarr: the one file that knows how blocks become shards.
+"""Zarr, and xarray over it: the one file that opens, makes, reads and writes arrays.
 
-Writers name a block, never a slice: a shard is one file, and writing part of one would
-read, change and rewrite the whole of it without any lock.
+Nothing here knows what a store holds; see `embedkit.store.layout`. An array is named by
+its path inside the store.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import ObjectStore
 
 from embedkit.errors import StoreError
-from embedkit.planning.grid import chunk_rows
-from embedkit.store.commits import PRIVATE
-from embedkit.store.schema import LayerSpec, StoreSchema
+from embedkit.files.files import Files
 
-ACTIVATION = "activation"
-_TABLE_ROWS = 16384
+Rows: TypeAlias = slice | npt.NDArray[np.int64]
 
+DAMAGE = (ValueError, RuntimeError, OSError, KeyError, IndexError, TypeError)
+"""What Zarr and its codecs raise on files that are not what was written."""
 
-def layer_group(layer: str) -> str:
-    """Return the path of a layer's group inside the store."""
-    return f"layers/{layer}"
+_PRIVATE = "_embedkit"
 
 
-def create(path: Path, schema: StoreSchema, table: xr.Dataset) -> None:
-    """Create a store whole: metadata and the image table, no block yet.
+def make(  # noqa: PLR0913 - all that an array is made of
+    files: Files,
+    name: str,
+    *,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: Any,
+    fill: float | str,
+    shards: tuple[int, ...] | None = None,
+    dims: Sequence[str] | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    """Make an array, or make it anew where there is one.
 
-    Parameters
-    ----------
-    path : Path
-        Must not exist; its parent folders are made.
-    schema : StoreSchema
-        What to lay out.
-    table : Dataset
-        From `embedkit.store.table.to_dataset`.
-
-    Raises
-    ------
-    StoreError
-        When the place cannot be written. Nothing is left behind then: the store is
-        built under a temporary name beside its own and renamed at the end.
+    The files of one array lie in one folder (``c.3.0``, not ``c/3/0``): half as many
+    entries for file systems that count them.
     """
-    made = _missing_parents(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_template(temporary, schema, table)
-        temporary.rename(path)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        if not isinstance(error, OSError):
-            raise
-        message = (
-            f"cannot create a store at {path}: {error.strerror or error}: "
-            "choose a place that you can write to"
-        )
-        raise StoreError(message) from error
-
-
-def _missing_parents(path: Path) -> list[Path]:
-    return [folder for folder in path.parents if not folder.exists()]
-
-
-def _write_template(path: Path, schema: StoreSchema, table: xr.Dataset) -> None:
-    attributes = {"embedkit": schema.to_json()}
-    rows = min(_TABLE_ROWS, schema.n_images)
-    encoding = {str(name): {"chunks": (rows,)} for name in table.variables}
-    table.assign_attrs(attributes).to_zarr(
-        path, mode="w-", consolidated=False, zarr_format=3, encoding=encoding
-    )
-    layers = zarr.open_group(path, mode="r+").create_group("layers")
-    for spec in schema.layers:
-        _create_layer(layers.create_group(spec.name), spec, schema)
-    (path / PRIVATE / "commits").mkdir(parents=True)
-    consolidate(path, groups=[layer_group(spec.name) for spec in schema.layers])
-
-
-def _create_layer(group: zarr.Group, spec: LayerSpec, schema: StoreSchema) -> None:
-    group.create_array(
-        ACTIVATION,
-        shape=(schema.n_images, *spec.shape),
-        chunks=(chunk_rows(schema.block, spec.row_bytes), *spec.shape),
-        shards=(schema.block, *spec.shape),
-        dtype=spec.dtype,
-        fill_value=float("nan"),
+    zarr.create_array(
+        _target(files),
+        name=name,
+        shape=shape,
+        chunks=chunks,
+        shards=shards,
+        dtype=dtype,
+        fill_value=fill,
         compressors=ZstdCodec(level=1),
-        dimension_names=spec.dims,
+        dimension_names=dims,
+        attributes=None if attributes is None else dict(attributes),
+        chunk_key_encoding={"name": "default", "separator": "."},
+        overwrite=True,
     )
 
 
-def write_block(
-    path: str | Path,
-    schema: StoreSchema,
-    block: int,
-    values: Mapping[str, npt.NDArray[np.float32]],
-) -> dict[str, int]:
-    """Write one block of every layer: one whole shard an array.
+def hide(files: Files, name: str) -> None:
+    """Take the groups above an array out of the tree that other readers see."""
+    parts = name.split("/")[:-1]
+    for depth in range(len(parts)):
+        files.delete("/".join([*parts[: depth + 1], "zarr.json"]))
 
-    Parameters
-    ----------
-    path : str or Path
-        The store.
-    schema : StoreSchema
-        Its schema.
-    block : int
-        Which block.
-    values : mapping of str to (n, ...) array
-        For every layer, one row per image of the block.
 
-    Returns
-    -------
-    dict of str to int
-        CRC-32 of every layer's bytes as written, uncompressed.
+def make_group(files: Files, name: str = "") -> None:
+    """Make a group and those above it, where they are missing."""
+    zarr.open_group(_target(files), path=name, mode="a")
+
+
+def write(
+    files: Files, name: str, values: npt.NDArray[Any], *, rows: slice = slice(None)
+) -> None:
+    """Write rows of an array. Chunks of zeros are written too: they are data.
+
+    Zarr would leave them out by default, and the choice is not kept with the array.
+    """
+    array = zarr.open_array(_target(files), path=name, mode="r+")
+    array.with_config({"write_empty_chunks": True})[rows] = values
+
+
+def read(files: Files, name: str, *, rows: Rows = slice(None)) -> npt.NDArray[Any]:
+    """Return rows of an array: a slice, or row numbers in ascending order."""
+    array = zarr.open_array(_target(files), path=name, mode="r")
+    found = array[rows] if isinstance(rows, slice) else array.oindex[rows]
+    return np.asarray(found)
+
+
+def read_text(files: Files, name: str, *, rows: Rows = slice(None)) -> list[str]:
+    """Return rows of an array of text."""
+    return [str(value) for value in read(files, name, rows=rows)]
+
+
+def resize(files: Files, name: str, n_rows: int) -> None:
+    """Give an array more rows; those that are there stay."""
+    array = zarr.open_array(_target(files), path=name, mode="r+")
+    if array.shape[0] < n_rows:
+        array.resize((n_rows, *array.shape[1:]))
+
+
+def kind(files: Files, name: str) -> tuple[np.dtype[Any], dict[str, Any]] | None:
+    """Return type and attributes of an array; None where there is none."""
+    try:
+        array = zarr.open_array(_target(files), path=name, mode="r")
+    except FileNotFoundError:
+        return None
+    return array.dtype, dict(array.attrs)
+
+
+def arrays_below(files: Files, group: str) -> list[str]:
+    """Return the paths of all arrays below a group, by looking at each."""
+    opened = zarr.open_group(
+        _target(files), path=group, mode="r", use_consolidated=False
+    )
+    with _quiet():
+        members = opened.members(max_depth=None)
+    return [f"{group}/{name}" for name, each in members if isinstance(each, zarr.Array)]
+
+
+def attributes(files: Files) -> dict[str, Any]:
+    """Return the attributes of the root group.
 
     Raises
     ------
     StoreError
-        When layers are missing or an array has another shape than its shard.
+        When there is no Zarr group there, saying what there is instead.
     """
-    rows = schema.grid.rows(block)
-    checksums = {}
-    for spec in schema.layers:
-        found = values.get(spec.name)
-        shape = (rows.stop - rows.start, *spec.shape)
-        if found is None or found.shape != shape:
-            message = (
-                f"block {block} of layer {spec.name} needs an array of shape {shape}, "
-                f"found {None if found is None else found.shape}"
-            )
-            raise StoreError(message)
-        stored = np.ascontiguousarray(found, dtype=spec.dtype)
-        array = zarr.open_array(
-            path, path=f"{layer_group(spec.name)}/{ACTIVATION}", mode="r+"
-        )
-        # Chunks of zeros (a dead ReLU) are data: without this Zarr would not write them.
-        array.with_config({"write_empty_chunks": True})[rows] = stored
-        _sync(shard_path(path, spec, block))
-        checksums[spec.name] = zlib.crc32(stored.data)
-    return checksums
-
-
-def shard_path(path: str | Path, spec: LayerSpec, block: int) -> Path:
-    """Return the file that holds a block of a layer."""
-    folder = Path(path, layer_group(spec.name), ACTIVATION, "c", str(block))
-    return folder.joinpath(*("0" for _ in spec.shape))
-
-
-def blocks_there(path: str | Path, spec: LayerSpec) -> set[int]:
-    """Return the blocks of a layer that have a file, by listing one folder."""
-    folder = Path(path, layer_group(spec.name), ACTIVATION, "c")
-    found = folder.iterdir() if folder.is_dir() else ()
-    return {int(each.name) for each in found if each.name.isdigit()}
-
-
-def _sync(file: Path) -> None:
-    """Bring a file to disk: the commit record that vouches for it is about to follow."""
-    with file.open("rb+") as opened:
-        os.fsync(opened.fileno())
-
-
-def read_schema(path: str | Path) -> StoreSchema:
-    """Return the schema of the store at `path`.
-
-    Raises
-    ------
-    StoreError
-        When there is no store there, saying what there is instead.
-    CorruptStore
-        When its metadata cannot be understood.
-    """
-    attributes = _root_attributes(Path(path))
-    if "embedkit" not in attributes:
+    if not files.exists(""):
         message = (
-            f"{path} is a Zarr group but no embedkit store: open it with "
-            "xarray.open_zarr, or give the path that extract was given"
+            f"no store at {files.url}: nothing is there. Check the path or run extract"
         )
-        raise StoreError(message)
-    return StoreSchema.from_json(attributes["embedkit"])
-
-
-def _root_attributes(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        message = f"no store at {path}: nothing is there. Check the path or run extract"
         raise StoreError(message)
     try:
-        return dict(zarr.open_group(path, mode="r").attrs)
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError) as error:
-        kind = "a folder" if path.is_dir() else "a file"
+        return dict(zarr.open_group(_target(files), mode="r").attrs)
+    except DAMAGE as error:
+        alone = isinstance(_target(files), str) and Path(files.url).is_file()
         message = (
-            f"{path} is no embedkit store but {kind} without readable Zarr metadata: "
-            "give the path that extract was given"
+            f"{files.url} is no embedkit store but {'a file' if alone else 'a folder'} "
+            "without readable Zarr metadata: give the path that extract was given"
         )
         raise StoreError(message) from error
 
 
-def read_text(path: str | Path, name: str, rows: slice) -> list[str]:
-    """Return rows of a text column of the image table."""
-    array = zarr.open_array(path, path=name, mode="r")
-    return [str(value) for value in np.asarray(array[rows])]
+def set_attributes(files: Files, found: Mapping[str, Any], *, group: str = "") -> None:
+    """Add or replace attributes of a group, the root by default, at once."""
+    opened = zarr.open_group(_target(files), path=group, mode="r+")
+    opened.update_attributes(dict(found))
 
 
-def write_text(path: str | Path, name: str, values: npt.NDArray[Any]) -> None:
-    """Replace a text column of the image table."""
-    zarr.open_array(path, path=name, mode="r+")[:] = values
-
-
-def ensure_group(path: str | Path, group: str) -> None:
-    """Make `group` and the groups above it, where they are missing."""
-    zarr.open_group(path, path=group, mode="a")
-
-
-def groups_with(path: str | Path, under: str, *, attribute: str) -> Iterator[str]:
+def groups_with(files: Files, under: str, *, attribute: str) -> Iterator[str]:
     """Yield the groups below `under` that carry an attribute, by relative path."""
-    root = Path(path, under)
-    for file in root.rglob("zarr.json"):
-        group = file.parent.relative_to(root).as_posix()
-        if ".partial" not in group and attribute in _attributes(file):
+    for name in files.names(under):
+        group, _, last = name.rpartition("/")
+        if last != "zarr.json" or ".partial" in group:
+            continue
+        try:
+            found = json.loads(files.read(f"{under}/{name}"))
+        except FileNotFoundError:  # another process replaces that group
+            continue
+        if attribute in found.get("attributes", {}):
             yield group
 
 
-def _attributes(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_bytes()).get("attributes", {}))
-
-
-def consolidate(path: str | Path, *, groups: list[str] | None = None) -> None:
+def consolidate(files: Files, groups: Sequence[str] = ()) -> None:
     """Gather all metadata into the root's, and that of each named group into its own.
 
-    Plain xarray then opens the store or one layer of it by reading one file.
+    Plain xarray then opens the store or one group of it by reading one file.
     """
     with _quiet():
-        for group in groups or []:
-            zarr.consolidate_metadata(path, path=group)
-        zarr.consolidate_metadata(path)
+        for group in groups:
+            zarr.consolidate_metadata(_target(files), path=group)
+        zarr.consolidate_metadata(_target(files))
+
+
+def open_dataset(
+    files: Files, group: str | None = None, *, chunks: Any = None
+) -> xr.Dataset:
+    """Open a group lazily: without Dask by default, and without any index."""
+    opened: xr.Dataset = xr.open_zarr(
+        _target(files), group=group, chunks=chunks, create_default_indexes=False
+    )
+    return opened
+
+
+def open_tree(files: Files) -> xr.DataTree:
+    """Open everything as xarray's tree, lazily."""
+    return xr.open_datatree(_target(files), engine="zarr", chunks={})
+
+
+def write_dataset(files: Files, group: str, dataset: xr.Dataset) -> None:
+    """Write a Dataset as a new group. There may be none of that name."""
+    with _quiet():
+        dataset.to_zarr(
+            _target(files),
+            group=group or None,
+            mode="w-",
+            zarr_format=3,
+            consolidated=False,
+        )
+
+
+def _target(files: Files) -> Any:
+    place = files.for_zarr()
+    return place if isinstance(place, str) else ObjectStore(place)
 
 
 @contextmanager
@@ -256,6 +217,6 @@ def _quiet() -> Iterator[None]:
     """Silence what Zarr says of consolidated metadata and of the private folder."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata is currently")
-        warnings.filterwarnings("ignore", message=f"Object at {PRIVATE} is not")
+        warnings.filterwarnings("ignore", message=f"Object at {_PRIVATE} is not")
         warnings.filterwarnings("ignore", message=r"Object at \..*partial is not")
         yield

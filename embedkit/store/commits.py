@@ -1,21 +1,27 @@
 """Commit records: one small JSON file per finished block.
 
 A record is the last thing a task writes and the first thing it looks for, so a block
-either counts whole or not at all. Records lie in ``_embedkit/commits/<thousand>/`` of
-the store, a thousand to a folder.
+either counts whole or not at all. Fresh records lie in
+``_embedkit/commits/<pass>/<thousand>/``, a thousand to a folder. `compact` gathers them
+into one file a pass, ``_embedkit/commits/<pass>.jsonl``, a line a block: half a million
+small files are slow to list and use up quotas.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
-from embedkit.files import whole_file
+from embedkit.files.files import Files
+from embedkit.planning.grid import BlockGrid
+from embedkit.store.schema import Pass
 
 PRIVATE = "_embedkit"
+_COMMITS = f"{PRIVATE}/commits"
+_READERS = 16
+"""Threads that read records: an object store answers each one after some 10 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,66 +33,141 @@ class Commit:
     block : int
         Its number.
     identity : str
-        Identity of the store it was computed for.
+        Identity of the pass it was computed for.
     start, stop : int
         Its rows, half open.
+    ids : str
+        Digest of the ids of its images, in order; see `embedkit.store.ids.digest`.
     failures : mapping of str to str
         Image id to reason, for the images that could not be read.
     crc32 : mapping of str to int
-        Checksum of every layer's bytes, C order, before compression.
+        Checksum of every array's bytes, C order, before compression, by layer, and
+        that of the images' content hashes as ``content``.
     seconds : mapping of str to float
         ``prepare`` (decode and transform, waiting for it), ``forward``, ``write``,
         ``total``: wall-clock seconds in the task.
-    device : str
-        Where the forward ran, for instance ``cpu``.
+    peak_mem : int
+        Largest resident memory of the process while it worked on the block, bytes; -1
+        where the system does not tell.
+    backend, device : str
+        What executed the network and where, for instance ``torch`` on ``cpu``.
+    attempt : int
+        How many times the block was begun, this time included.
     """
 
     block: int
     identity: str
     start: int
     stop: int
+    ids: str
     failures: Mapping[str, str]
     crc32: Mapping[str, int]
     seconds: Mapping[str, float]
+    peak_mem: int
+    backend: str
     device: str
+    attempt: int
+
+    def to_json(self) -> bytes:
+        """Return the record as one line."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
 
 
-def commit_path(store: str | Path, block: int) -> Path:
-    """Return where the record of `block` lies."""
-    return Path(store, PRIVATE, "commits", str(block // 1000), f"{block}.json")
+def write_commit(files: Files, one: Pass, grid: BlockGrid, commit: Commit) -> None:
+    """Write the record so that it is there whole, on disk, or not at all.
+
+    A valid record that a twin of this task has written meanwhile stays: the bytes that
+    both have written are the same.
+    """
+    name, data = _name(one.identity, commit.block), commit.to_json()
+    if files.create(name, data):
+        return
+    if read_commit(files, one, grid, commit.block) is None:
+        files.write(name, data)
 
 
-def write_commit(store: str | Path, commit: Commit) -> None:
-    """Write the record so that it is there whole, on disk, or not at all."""
-    path = commit_path(store, commit.block)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        file.write(json.dumps(asdict(commit), sort_keys=True).encode())
+def read_commit(files: Files, one: Pass, grid: BlockGrid, block: int) -> Commit | None:
+    """Return the fresh record of `block`, or None where it is not validly committed.
 
-
-def read_commit(store: str | Path, block: int, *, identity: str) -> Commit | None:
-    """Return the record of `block`, or None where it is not validly committed.
-
-    A record that cannot be parsed or belongs to another identity does not count: the
-    block is computed again.
+    A record that cannot be parsed, belongs to another identity or has other rows (the
+    store has grown since) does not count: the block is computed again.
     """
     try:
-        found: dict[str, Any] = json.loads(commit_path(store, block).read_bytes())
-        commit = Commit(**found)
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        found = _valid(files.read(_name(one.identity, block)), one, grid)
+    except FileNotFoundError:
         return None
-    return commit if (commit.identity, commit.block) == (identity, block) else None
+    return found if found is not None and found.block == block else None
 
 
-def read_commits(
-    store: str | Path, n_blocks: int, *, identity: str
-) -> dict[int, Commit]:
-    """Return every valid record by block number, in order."""
-    folders = Path(store, PRIVATE, "commits")
-    numbers = sorted(
-        int(file.stem)
-        for file in folders.glob("*/*.json")
-        if file.stem.isdigit() and int(file.stem) < n_blocks
-    )
-    found = ((each, read_commit(store, each, identity=identity)) for each in numbers)
-    return {number: commit for number, commit in found if commit is not None}
+def read_commits(files: Files, one: Pass, grid: BlockGrid) -> dict[int, Commit]:
+    """Return every valid record of a pass by block number, in order."""
+    fresh = _fresh(files, one, grid)  # first: compaction moves records the other way
+    return dict(sorted((_gathered(files, one, grid) | fresh).items()))
+
+
+def compact(files: Files, one: Pass, commits: Mapping[int, Commit]) -> None:
+    """Gather the records of a pass into one file, and delete what is in it.
+
+    Only the driver may call this, and `commits` must be all that `read_commits` gave.
+    """
+    lines = [commits[block].to_json() for block in sorted(commits)]
+    files.write(_gathered_name(one), b"\n".join([*lines, b""]))
+    files.delete_tree(_folder(one.identity))
+
+
+def withdraw(files: Files, one: Pass, grid: BlockGrid, blocks: Collection[int]) -> None:
+    """Delete the records of some blocks: they count as not computed.
+
+    Only the driver may call this.
+    """
+    kept = read_commits(files, one, grid)
+    for block in blocks:
+        kept.pop(block, None)
+    compact(files, one, kept)
+
+
+def _folder(identity: str) -> str:
+    return f"{_COMMITS}/{identity[:16]}"
+
+
+def _name(identity: str, block: int) -> str:
+    return f"{_folder(identity)}/{block // 1000}/{block}.json"
+
+
+def _gathered_name(one: Pass) -> str:
+    return f"{_folder(one.identity)}.jsonl"
+
+
+def _fresh(files: Files, one: Pass, grid: BlockGrid) -> dict[int, Commit]:
+    numbers = _numbers(files.names(_folder(one.identity)))
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda block: read_commit(files, one, grid, block), numbers)
+        return {
+            block: commit
+            for block, commit in zip(numbers, found, strict=True)
+            if commit is not None
+        }
+
+
+def _numbers(names: Iterable[str]) -> list[int]:
+    stems = (name.rpartition("/")[2].removesuffix(".json") for name in names)
+    return [int(stem) for stem in stems if stem.isdecimal()]
+
+
+def _gathered(files: Files, one: Pass, grid: BlockGrid) -> dict[int, Commit]:
+    try:
+        lines = files.read(_gathered_name(one)).splitlines()
+    except FileNotFoundError:
+        return {}
+    found = (_valid(line, one, grid) for line in lines)
+    return {commit.block: commit for commit in found if commit is not None}
+
+
+def _valid(data: bytes, one: Pass, grid: BlockGrid) -> Commit | None:
+    try:
+        commit = Commit(**json.loads(data))
+        rows = grid.rows(commit.block)
+    except (ValueError, TypeError, IndexError):
+        return None
+    found = commit.identity, commit.start, commit.stop
+    return commit if found == (one.identity, rows.start, rows.stop) else None

@@ -24,7 +24,11 @@ def identity_of(parts: Mapping[str, str]) -> str:
 
 
 def check_identity(
-    stored: Mapping[str, str], asked: Mapping[str, str], *, where: str
+    stored: Mapping[str, str],
+    asked: Mapping[str, str],
+    *,
+    where: str,
+    remedy: str = "or delete the store",
 ) -> None:
     """Refuse to extend a store that was made from something else.
 
@@ -34,6 +38,8 @@ def check_identity(
         The parts that the store was made from, and those of the call.
     where : str
         The store's path, for the message.
+    remedy : str, default "or delete the store"
+        What else can be done, for the message.
 
     Raises
     ------
@@ -47,7 +53,7 @@ def check_identity(
     error = IdentityMismatch(
         f"store {where} was made with other {' and '.join(parts)} "
         f"({'; '.join(_difference(name, stored, asked) for name in parts)}): "
-        "give another path, the same settings, or delete the store"
+        f"give another path, the same settings, {remedy}"
     )
     error.parts = parts
     raise error

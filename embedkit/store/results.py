@@ -9,7 +9,9 @@ from pathlib import Path
 import xarray as xr
 
 from embedkit.errors import InputError, NotInStore, StoreError, did_you_mean
+from embedkit.files.files import Files, files_at
 from embedkit.store import arrays
+from embedkit.store.layout import reason
 from embedkit.store.table import text
 
 RESULTS = "results"
@@ -18,7 +20,7 @@ _OTHER_ROWS = "row"  # stands for "image" where a result's rows are not the stor
 
 
 def save(
-    store: Path,
+    files: Files,
     name: str,
     result: xr.Dataset | xr.DataArray,
     *,
@@ -28,7 +30,7 @@ def save(
 
     Parameters
     ----------
-    store : Path
+    files : Files
         The store.
     name : str
         Words divided by slashes.
@@ -46,19 +48,23 @@ def save(
         When the store cannot be written.
     """
     _check_name(name)
-    _check_nesting(store, name)
+    _check_nesting(files, name)
     ready = _with_portable_text(_as_dataset(result).drop_encoding().compute())
     if not same_images:
         ready = ready.rename({"image": _OTHER_ROWS})
+    place = files.for_zarr()
     try:
-        _replace(store, name, ready.assign_attrs({_MARK: name}))
-    except OSError as error:
+        if isinstance(place, str):
+            _replace(Path(place), name, ready.assign_attrs({_MARK: name}))
+        else:
+            _rewrite(files, name, ready)
+    except files.failures as error:
         message = (
-            f"cannot save result {name!r} in {store}: {error.strerror or error}: "
+            f"cannot save result {name!r} in {files.url}: {reason(error)}: "
             "make the store writable, or keep the result elsewhere with to_zarr"
         )
         raise StoreError(message) from error
-    arrays.consolidate(store, groups=[f"{RESULTS}/{name}"])
+    arrays.consolidate(files, [f"{RESULTS}/{name}"])
 
 
 def _replace(store: Path, name: str, dataset: xr.Dataset) -> None:
@@ -67,8 +73,8 @@ def _replace(store: Path, name: str, dataset: xr.Dataset) -> None:
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     old = new.with_name(f"{new.name}.old.partial")
     try:
-        arrays.ensure_group(store, f"{RESULTS}/{name}".rpartition("/")[0])
-        dataset.to_zarr(new, mode="w-", zarr_format=3, consolidated=False)
+        arrays.make_group(files_at(store), f"{RESULTS}/{name}".rpartition("/")[0])
+        arrays.write_dataset(files_at(new), "", dataset)
         if target.exists():
             target.rename(old)
         new.rename(target)
@@ -77,7 +83,15 @@ def _replace(store: Path, name: str, dataset: xr.Dataset) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def load(store: Path, name: str) -> xr.Dataset:
+def _rewrite(files: Files, name: str, dataset: xr.Dataset) -> None:
+    """Write a result where nothing can be renamed: it counts when its mark is there."""
+    group = f"{RESULTS}/{name}"
+    files.delete_tree(group)
+    arrays.write_dataset(files, group, dataset)
+    arrays.set_attributes(files, {_MARK: name}, group=group)
+
+
+def load(files: Files, name: str) -> xr.Dataset:
     """Return the result of that name, lazily.
 
     Raises
@@ -85,20 +99,20 @@ def load(store: Path, name: str) -> xr.Dataset:
     NotInStore
         When there is none, with the nearest names that there are.
     """
-    known = names(store)
+    known = names(files)
     if name not in known:
-        message = f"no result {name!r} in {store}. {did_you_mean(name, known)}"
+        message = f"no result {name!r} in {files.url}. {did_you_mean(name, known)}"
         raise NotInStore(message)
-    dataset: xr.Dataset = xr.open_zarr(store, group=f"{RESULTS}/{name}", chunks={})
+    dataset = arrays.open_dataset(files, f"{RESULTS}/{name}", chunks={})
     if _OTHER_ROWS in dataset.dims:
         dataset = dataset.rename({_OTHER_ROWS: "image"})
     kept = {key: value for key, value in dataset.attrs.items() if key != _MARK}
     return dataset.drop_attrs(deep=False).assign_attrs(kept)
 
 
-def names(store: Path) -> list[str]:
+def names(files: Files) -> list[str]:
     """Return the names of the results that a store holds, sorted."""
-    return sorted(arrays.groups_with(store, RESULTS, attribute=_MARK))
+    return sorted(arrays.groups_with(files, RESULTS, attribute=_MARK))
 
 
 def _as_dataset(result: xr.Dataset | xr.DataArray) -> xr.Dataset:
@@ -123,16 +137,19 @@ def _with_portable_text(dataset: xr.Dataset) -> xr.Dataset:
 
 def _check_name(name: str) -> None:
     parts = name.split("/")
-    if parts[0].startswith("_") or not all(part and part[0] != "." for part in parts):
+    odd = {"zarr.json"} | {part for part in parts if not part.isprintable()}
+    if parts[0].startswith("_") or not all(
+        part and part[0] != "." and part not in odd for part in parts
+    ):
         message = (
             f"{name!r} cannot name a result: use words divided by '/', none of them "
-            "empty or starting with '.', the first not starting with '_'"
+            "empty, starting with '.' or named zarr.json, the first not starting with '_'"
         )
         raise InputError(message)
 
 
-def _check_nesting(store: Path, name: str) -> None:
-    for other in names(store):
+def _check_nesting(files: Files, name: str) -> None:
+    for other in names(files):
         shorter, longer = sorted((name, other), key=len)
         if longer.startswith(f"{shorter}/"):
             message = (

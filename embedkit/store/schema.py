@@ -1,4 +1,9 @@
-"""The frozen description of a store: which layers, how many images, cut how."""
+"""The frozen description of a store: how many images, and which passes over them.
+
+A *pass* is one network looking at every image: the layers it writes, how they are
+pooled, and how the images are cut into blocks. A store begins with one; asking for more
+layers, or for a second network, adds another.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ import numpy as np
 from embedkit.errors import CorruptStore
 from embedkit.planning.grid import BlockGrid
 
-FORMAT = 1
+FORMAT = 2
 
 _DIMS = {
     0: (),
@@ -29,21 +34,29 @@ class LayerSpec:
     Parameters
     ----------
     name : str
-        The tap's name, for instance ``layer1.0.add``.
+        What the store calls it: the tap's name, behind the network's where the store
+        holds several: ``layer4`` or ``resnet18/layer4``.
+    tap : str
+        What the network calls it, for instance ``layer1.0.add``.
     type : str
         The module class or function that computes it.
     shape : tuple of int
         Per image: ``(F,)``, ``(tokens, F)`` or ``(C, H, W)``.
     dtype : str
         NumPy name of the stored type.
+    pool : str
+        How it was pooled.
     aliases : tuple of str
-        Module paths whose output this tap is, for instance ``("layer1", "layer1.0")``.
+        Other names: module paths whose output this tap is, for instance
+        ``("layer1", "layer1.0")``.
     """
 
     name: str
+    tap: str
     type: str
     shape: tuple[int, ...]
     dtype: str
+    pool: str
     aliases: tuple[str, ...] = ()
 
     @property
@@ -59,47 +72,100 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One network looking at every image.
+
+    Parameters
+    ----------
+    network : str
+        What the store calls the network.
+    layers : tuple of LayerSpec
+        In the network's order; all have one way of pooling.
+    block, batch_size : int
+        Rows per task and shard, images per forward pass.
+    identity : str
+        Hash of `parts`.
+    parts : mapping of str to str
+        What the numbers were made from; see `embedkit.store.identity`.
+    tolerance : float
+        By how much, relative to the largest magnitude of a row, a recomputed row may
+        differ and still count as equal.
+    about : mapping of str to str
+        For people: network, transform, pool, versions, date.
+    """
+
+    network: str
+    layers: tuple[LayerSpec, ...]
+    block: int
+    batch_size: int
+    identity: str
+    parts: Mapping[str, str]
+    tolerance: float
+    about: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """Its name among the private files: the head of its identity."""
+        return self.identity[:16]
+
+    @property
+    def pool(self) -> str:
+        """How its layers are pooled."""
+        return self.layers[0].pool
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one image writes, uncompressed."""
+        return sum(spec.row_bytes for spec in self.layers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSchema:
     """What a store holds and how, as kept in its attributes.
 
     Parameters
     ----------
-    n_images, block, batch_size : int
-        Rows, rows per task and shard, images per forward pass.
-    layers : tuple of LayerSpec
-        In the network's order.
-    identity : str
-        Hash of `parts`.
-    parts : mapping of str to str
-        What the numbers were made from; see `embedkit.store.identity`.
-    about : mapping of str to str
-        For people: network, transform, pool, versions, date.
+    n_images : int
+        Rows.
+    passes : tuple of Pass
+        In the order in which they were asked for.
     """
 
     n_images: int
-    block: int
-    batch_size: int
-    layers: tuple[LayerSpec, ...]
-    identity: str
-    parts: Mapping[str, str]
-    about: Mapping[str, str]
+    passes: tuple[Pass, ...]
 
     @property
-    def grid(self) -> BlockGrid:
-        """The rows of every block."""
-        return BlockGrid(n_images=self.n_images, block=self.block)
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """The layers of all passes."""
+        return tuple(spec for each in self.passes for spec in each.layers)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """What the store calls its networks, the first one first."""
+        return tuple(dict.fromkeys(each.network for each in self.passes))
+
+    def grid(self, one: Pass) -> BlockGrid:
+        """Return the rows of every block of a pass."""
+        return BlockGrid(n_images=self.n_images, block=one.block)
+
+    def pass_of(self, layer: str) -> Pass:
+        """Return the pass that writes a layer, by the store's name for it."""
+        return next(
+            each
+            for each in self.passes
+            if any(spec.name == layer for spec in each.layers)
+        )
+
+    def by_identity(self, identity: str) -> Pass:
+        """Return the pass of that identity."""
+        return next(each for each in self.passes if each.identity == identity)
 
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain values for the attribute ``embedkit``."""
         return {
             "format": FORMAT,
-            "identity": self.identity,
             "n_images": self.n_images,
-            "block": self.block,
-            "batch_size": self.batch_size,
-            "parts": dict(self.parts),
-            "about": dict(self.about),
-            "layers": [asdict(layer) for layer in self.layers],
+            "passes": [asdict(each) for each in self.passes],
         }
 
     @classmethod
@@ -109,38 +175,28 @@ class StoreSchema:
         Raises
         ------
         CorruptStore
-            When keys are missing or it was written in a newer format.
+            When keys are missing or it was written in another format.
         """
         if found.get("format") != FORMAT:
             message = (
                 f"the store has format {found.get('format')!r} and this embedkit reads "
-                f"format {FORMAT}: install the embedkit that wrote it"
+                f"format {FORMAT}: use the embedkit that wrote it, or extract again"
             )
             raise CorruptStore(message)
         try:
-            layers = tuple(_layer_from_json(layer) for layer in found["layers"])
-            rest = {
-                key: found[key]
-                for key in (
-                    "n_images",
-                    "block",
-                    "batch_size",
-                    "identity",
-                    "parts",
-                    "about",
-                )
-            }
-        except (KeyError, TypeError) as error:
+            passes = tuple(_pass_from_json(each) for each in found["passes"])
+            n_images = int(found["n_images"])
+        except (KeyError, TypeError, ValueError) as error:
             message = f"the store's metadata lack {error}: it was edited or cut short"
             raise CorruptStore(message) from error
-        return cls(layers=layers, **rest)
+        return cls(n_images=n_images, passes=passes)
+
+
+def _pass_from_json(found: Mapping[str, Any]) -> Pass:
+    layers = tuple(_layer_from_json(each) for each in found["layers"])
+    return Pass(**{**found, "layers": layers})
 
 
 def _layer_from_json(found: Mapping[str, Any]) -> LayerSpec:
-    return LayerSpec(
-        name=found["name"],
-        type=found["type"],
-        shape=tuple(found["shape"]),
-        dtype=found["dtype"],
-        aliases=tuple(found["aliases"]),
-    )
+    lists = {key: tuple(found[key]) for key in ("shape", "aliases")}
+    return LayerSpec(**{**found, **lists})

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from embedkit.errors import CorruptStore, NotInStore, did_you_mean
-from embedkit.files import whole_file
-from embedkit.store import arrays, results, table
+from embedkit.errors import (
+    CorruptStore,
+    InputError,
+    NotInStore,
+    StoreError,
+    did_you_mean,
+)
+from embedkit.files.files import Files, files_at
+from embedkit.store import arrays, layout, results, table
 from embedkit.store.commits import PRIVATE, Commit, read_commits
-from embedkit.store.schema import LayerSpec, StoreSchema
+from embedkit.store.manifest import rows_of
+from embedkit.store.schema import LayerSpec, Pass, StoreSchema
+from embedkit.store.verify import Verification, verify_bytes
 
 READ_BYTES = 64 * 2**20
+_FINISHED = f"{PRIVATE}/finished"
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
-    """Open a store that `extract` wrote, finished or not.
+    """Open a store that `extract` wrote, finished or not, or still being written.
 
     Parameters
     ----------
-    path : path
-        The store's folder.
+    path : path or URL
+        The store's folder, or where it lies in an object store: ``s3://bucket/name``.
 
     Returns
     -------
@@ -40,26 +51,47 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     CorruptStore
         When its metadata cannot be understood.
     """
-    return Store(Path(path))
+    return Store(files_at(path))
 
 
 class Store(Mapping[str, xr.DataArray]):
     """The activations of many images, by layer: ``store["layer4"]``.
 
-    A mapping from layer names, in the network's order, to lazy arrays. Use `open_store`
-    or the result of `extract`.
+    A mapping from layer names, in the networks' order, to lazy arrays. Use `open_store`
+    or the result of `extract`. The layers of the first network have their own names,
+    those of further networks stand behind the network's: ``resnet18/layer4``.
 
     Attributes
     ----------
-    path : Path
-        The store's folder; plain ``xarray.open_datatree(path)`` reads it too.
+    files : Files
+        Where it lies.
     schema : StoreSchema
-        What it holds, as written when it was created.
+        What it holds, as it was when the store was opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.schema: StoreSchema = arrays.read_schema(path)
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.schema: StoreSchema = layout.read_schema(files)
+
+    @property
+    def url(self) -> str:
+        """Where the store lies: an absolute path, or a URL."""
+        return self.files.url
+
+    @property
+    def path(self) -> Path:
+        """The store's folder; plain ``xarray.open_datatree(path)`` reads it too.
+
+        Raises
+        ------
+        StoreError
+            When it lies in an object store.
+        """
+        place = self.files.for_zarr()
+        if isinstance(place, str):
+            return Path(place)
+        message = f"{self.url} has no path in the file system: use its url"
+        raise StoreError(message)
 
     def __getitem__(self, layer: str) -> xr.DataArray:
         """Return one layer, lazily.
@@ -73,9 +105,9 @@ class Store(Mapping[str, xr.DataArray]):
         -------
         DataArray
             Dims ``(image, feature)`` or ``(image, channel, y, x)``, chunked by whole
-            blocks; coordinates ``image`` (the ids, without an index: select by position
-            or by mask), ``status``, ``error`` and the table's columns. Rows that could
-            not be read, or are not extracted yet, are NaN.
+            blocks; coordinates ``image`` (the ids, without an index: select by position,
+            by mask, or by `locate`), ``status``, ``error`` and the table's columns. Rows
+            that could not be read, or are not extracted yet, are NaN.
 
         Raises
         ------
@@ -85,19 +117,24 @@ class Store(Mapping[str, xr.DataArray]):
             When files of committed blocks are gone.
         """
         spec = self._find(layer)
-        commits = self.commits
-        _check_shards(self.path, spec, commits)
-        rows = self._rows_to_read(spec)
-        group = arrays.layer_group(spec.name)
-        dataset: xr.Dataset = xr.open_zarr(
-            self.path, group=group, chunks={"image": rows}
+        one = self.schema.pass_of(spec.name)
+        columns = self.columns()
+        if one.key not in self._settled():
+            commits = self.commits(one)
+            _check_shards(self.files, spec, commits)
+            columns = columns.assign(table.status_columns(columns["image"], commits))
+        else:
+            _check_shards(self.files, spec, range(len(self.schema.grid(one))))
+        opened = arrays.open_dataset(
+            self.files,
+            layout.layer_group(spec.name),
+            chunks={"image": self._rows_to_read(spec, one)},
+        )[layout.ACTIVATION]
+        activation = opened[: self.schema.n_images].rename(spec.name)
+        labelled = activation.assign_coords(
+            table.as_coordinates(columns, beside=activation.dims)
         )
-        activation = dataset[arrays.ACTIVATION].rename(spec.name)
-        columns = table.as_coordinates(self._table(commits), beside=activation.dims)
-        labelled = activation.assign_coords(columns)
-        return labelled.assign_attrs(
-            layer=spec.name, type=spec.type, **self.schema.about
-        )
+        return labelled.assign_attrs(layer=spec.name, type=spec.type, **one.about)
 
     def __iter__(self) -> Iterator[str]:
         return (spec.name for spec in self.schema.layers)
@@ -110,34 +147,89 @@ class Store(Mapping[str, xr.DataArray]):
 
     @property
     def layers(self) -> pd.DataFrame:
-        """One row per layer: type, shape per image, dtype, bytes uncompressed."""
+        """One row per layer: network, type, pool, shape per image, dtype, bytes."""
+        rows = [(one, spec) for one in self.schema.passes for spec in one.layers]
         return pd.DataFrame(
             {
-                "type": [spec.type for spec in self.schema.layers],
-                "shape": [spec.shape for spec in self.schema.layers],
-                "dtype": [spec.dtype for spec in self.schema.layers],
-                "nbytes": [
-                    spec.row_bytes * self.schema.n_images for spec in self.schema.layers
-                ],
+                "network": [one.network for one, _ in rows],
+                "type": [spec.type for _, spec in rows],
+                "pool": [spec.pool for _, spec in rows],
+                "shape": [spec.shape for _, spec in rows],
+                "dtype": [spec.dtype for _, spec in rows],
+                "nbytes": [spec.row_bytes * self.schema.n_images for _, spec in rows],
             },
             index=pd.Index(list(self), name="layer"),
         )
 
     @property
     def images(self) -> pd.DataFrame:
-        """The image table, indexed by id: uri, label, other columns, status, error."""
-        return table.to_frame(self._table())
+        """The image table, indexed by id: uri, label, other columns, status, error.
+
+        An image counts as ``ok`` when every layer has it.
+        """
+        return table.to_frame(self._with_status())
+
+    def columns(self) -> xr.Dataset:
+        """Return the image table as it is stored, lazily; cut while it is being grown."""
+        opened = arrays.open_dataset(self.files).drop_attrs()
+        return opened.isel(image=slice(self.schema.n_images))
+
+    def locate(self, ids: Sequence[str] | str) -> npt.NDArray[np.int64]:
+        """Return the rows of images: ``store["fc"].isel(image=store.locate(ids))``.
+
+        Parameters
+        ----------
+        ids : sequence of str, or str
+            Which images.
+
+        Returns
+        -------
+        (n,) array of int64
+            In the order asked. No index over all ids is built: every id costs a binary
+            search among hashes that were sorted when the store was written.
+
+        Raises
+        ------
+        NotInStore
+            When there are no such images.
+        InputError
+            When the ids are not text.
+        """
+        wanted = [ids] if isinstance(ids, str) else list(ids)
+        given: Sequence[object] = wanted
+        odd = [each for each in given if not isinstance(each, str)]
+        if odd:
+            message = (
+                f"image ids are text, found {odd[0]!r} ({type(odd[0]).__name__}) among "
+                f"{len(wanted)}: give ids, and rows to isel"
+            )
+            raise InputError(message)
+        rows = rows_of(self.files, wanted, self.schema.n_images)
+        missing = [name for name, row in zip(wanted, rows, strict=True) if row < 0]
+        if missing:
+            message = (
+                f"{self.url} has no image {missing[0]!r}"
+                f"{f' and {len(missing) - 1} more' if missing[1:] else ''}: "
+                "ids are listed by the store's `images`"
+            )
+            raise NotInStore(message)
+        return rows
+
+    def commits(self, one: Pass) -> dict[int, Commit]:
+        """Return the records of the finished blocks of a pass, by number."""
+        return read_commits(self.files, one, self.schema.grid(one))
 
     @property
-    def commits(self) -> dict[int, Commit]:
-        """The records of the finished blocks, by number."""
-        schema = self.schema
-        return read_commits(self.path, len(schema.grid), identity=schema.identity)
+    def blocks(self) -> tuple[int, int]:
+        """Blocks that are written, and blocks in all."""
+        done = sum(len(self.commits(one)) for one in self.schema.passes)
+        return done, sum(len(self.schema.grid(one)) for one in self.schema.passes)
 
     @property
     def complete(self) -> bool:
-        """Whether every block is written."""
-        return len(self.commits) == len(self.schema.grid)
+        """Whether every block of every layer is written."""
+        done, blocks = self.blocks
+        return done == blocks
 
     def info(self) -> dict[str, Any]:
         """Return what there is to know at a glance, as plain values.
@@ -148,19 +240,23 @@ class Store(Mapping[str, xr.DataArray]):
             ``path``, ``complete``, ``blocks`` and ``blocks_done``, ``images``,
             ``unreadable``, ``layers`` (name to shape, dtype, bytes), ``nbytes``
             (uncompressed), ``nbytes_stored`` (on disk), ``seconds`` (by stage, summed
-            over blocks), and what the store was made from.
+            over blocks), ``peak_mem`` (bytes, of the largest process), ``networks``
+            (name to what it was), and what the first of them was.
         """
-        commits = self.commits
-        stages = sorted({stage for each in commits.values() for stage in each.seconds})
+        passes = {one.key: self.commits(one) for one in self.schema.passes}
+        commits = [each for known in passes.values() for each in known.values()]
+        blocks = sum(len(self.schema.grid(one)) for one in self.schema.passes)
+        failed = {name for each in commits for name in each.failures}
         specs = self.schema.layers
         return {
-            "path": str(self.path),
-            "complete": len(commits) == len(self.schema.grid),
-            "blocks": len(self.schema.grid),
+            "path": self.url,
+            "complete": len(commits) == blocks,
+            "blocks": blocks,
             "blocks_done": len(commits),
             "images": self.schema.n_images,
-            "unreadable": sum(len(each.failures) for each in commits.values()),
-            **self.schema.about,
+            "unreadable": len(failed),
+            **self.schema.passes[0].about,
+            "networks": {one.network: dict(one.about) for one in self.schema.passes},
             "layers": {
                 spec.name: {
                     "shape": list(spec.shape),
@@ -170,21 +266,36 @@ class Store(Mapping[str, xr.DataArray]):
                 for spec in specs
             },
             "nbytes": sum(spec.row_bytes for spec in specs) * self.schema.n_images,
-            "nbytes_stored": _bytes_under(self.path),
-            "seconds": {
-                stage: sum(each.seconds.get(stage, 0.0) for each in commits.values())
-                for stage in stages
-            },
+            "nbytes_stored": self.files.nbytes(),
+            "seconds": _by_stage(commits),
+            "peak_mem": max((each.peak_mem for each in commits), default=-1),
         }
 
     def tree(self) -> xr.DataTree:
         """Return the whole store as xarray's tree, lazily."""
-        return xr.open_datatree(self.path, engine="zarr", chunks={})
+        return arrays.open_tree(self.files)
+
+    def verify(self) -> Verification:
+        """Check every committed block against its record.
+
+        Returns
+        -------
+        Verification
+            What is damaged, by layer and block: a file that is missing, that cannot be
+            decoded, or that decodes to other bytes than were written; an image table
+            that is not the one the block was computed for. Blocks run as Dask tasks on
+            the active client, or else on Dask's configured scheduler.
+
+        See Also
+        --------
+        embedkit.verify : also recomputes some rows, and repairs.
+        """
+        return verify_bytes(self.files, self.schema)
 
     @property
     def finished(self) -> bool:
         """Whether the store is complete and plain xarray reads the final status."""
-        return (self.path / PRIVATE / "finished").exists()
+        return self.files.exists(_FINISHED)
 
     def finish(self) -> None:
         """Write the final status of every image into the image table.
@@ -192,11 +303,24 @@ class Store(Mapping[str, xr.DataArray]):
         Until then plain xarray reads ``pending`` for all; this class reads the commit
         records, which are always up to date.
         """
-        columns = self._table()
-        for name in ("status", "error"):
-            arrays.write_text(self.path, name, columns[name].values)
-        with whole_file(self.path / PRIVATE / "finished"):
-            pass
+        columns = self.columns()
+        ids = columns["image"].load()
+        status = [
+            table.status_columns(ids, self.commits(one)) for one in self.schema.passes
+        ]
+        joint = table.joint_status(status)
+        fresh = xr.Dataset(joint)
+        layout.write_columns(self.files, fresh)
+        settled = [
+            one.key
+            for one, own in zip(self.schema.passes, status, strict=True)
+            if table.same_status(own, joint)
+        ]
+        self.files.write(_FINISHED, json.dumps(settled).encode())
+
+    def reopen(self) -> None:
+        """Take back what `finish` wrote: blocks are about to be computed."""
+        self.files.delete(_FINISHED)
 
     def save(self, name: str, result: xr.Dataset | xr.DataArray) -> None:
         """Compute a result and keep it beside the data, replacing one of that name.
@@ -215,11 +339,11 @@ class Store(Mapping[str, xr.DataArray]):
         StoreError
             When the store cannot be written.
         """
-        columns = self._table()
+        columns = self._with_status()
         if "image" not in result.dims:
-            results.save(self.path, name, result)
+            results.save(self.files, name, result)
         elif not _same_images(result, columns["image"]):
-            results.save(self.path, name, result, same_images=False)
+            results.save(self.files, name, result, same_images=False)
         else:
             known = {str(column) for column in columns.variables}
             again = [
@@ -228,7 +352,7 @@ class Store(Mapping[str, xr.DataArray]):
                 if values.dims == ("image",)
                 and {str(coordinate), str(coordinate).removeprefix("image_")} & known
             ]
-            results.save(self.path, name, result.drop_vars(again))
+            results.save(self.files, name, result.drop_vars(again))
 
     def load(self, name: str) -> xr.Dataset:
         """Return a saved result, lazily, with this store's image coordinates.
@@ -242,23 +366,25 @@ class Store(Mapping[str, xr.DataArray]):
         NotInStore
             When there is none of that name, with the nearest names that there are.
         """
-        dataset = results.load(self.path, name)
+        dataset = results.load(self.files, name)
         if "image" in dataset.coords or "image" not in dataset.dims:
             return dataset
         beside = [*dataset.variables, *dataset.dims]
-        return dataset.assign_coords(table.as_coordinates(self._table(), beside=beside))
+        return dataset.assign_coords(
+            table.as_coordinates(self._with_status(), beside=beside)
+        )
 
     @property
     def results(self) -> list[str]:
         """Names of the saved results."""
-        return results.names(self.path)
+        return results.names(self.files)
 
     def __repr__(self) -> str:
-        done, blocks = len(self.commits), len(self.schema.grid)
+        done, blocks = self.blocks
         size = sum(spec.row_bytes for spec in self.schema.layers) * self.schema.n_images
         state = "complete" if done == blocks else f"{done} of {blocks} blocks written"
         head = (
-            f"<embedkit.Store {self.path}: {self.schema.n_images:,} images, "
+            f"<embedkit.Store {self.url}: {self.schema.n_images:,} images, "
             f"{len(self)} layers, {size / 2**20:,.1f} MiB, {state}>"
         )
         shown = [
@@ -271,33 +397,52 @@ class Store(Mapping[str, xr.DataArray]):
         for spec in self.schema.layers:
             if layer == spec.name or layer in spec.aliases:
                 return spec
-        message = f"no layer {layer!r} in {self.path}. {did_you_mean(layer, self)}"
+        message = f"no layer {layer!r} in {self.url}. {did_you_mean(layer, self)}"
         raise NotInStore(message)
 
-    def _rows_to_read(self, spec: LayerSpec) -> int:
-        blocks = max(1, READ_BYTES // max(1, spec.row_bytes * self.schema.block))
-        return min(self.schema.n_images, blocks * self.schema.block)
+    def _rows_to_read(self, spec: LayerSpec, one: Pass) -> int:
+        blocks = max(1, READ_BYTES // max(1, spec.row_bytes * one.block))
+        return min(self.schema.n_images, blocks * one.block)
 
-    def _table(self, commits: Mapping[int, Commit] | None = None) -> xr.Dataset:
-        """Open the image table, with the status that the commit records tell."""
-        columns: xr.Dataset = xr.open_zarr(
-            self.path, chunks=None, create_default_indexes=False
-        )
-        known = self.commits if commits is None else commits
-        status = table.status_columns(columns["image"], known)
-        return columns.drop_attrs().assign(status)
+    def _with_status(self) -> xr.Dataset:
+        """Open the image table with the status that the commit records tell."""
+        columns = self.columns()
+        if {one.key for one in self.schema.passes} <= self._settled():
+            return columns
+        ids = columns["image"]
+        status = [
+            table.status_columns(ids, self.commits(one)) for one in self.schema.passes
+        ]
+        return columns.assign(table.joint_status(status))
+
+    def _settled(self) -> set[str]:
+        """Return the passes whose status stands in the image table as it is."""
+        try:
+            return set(json.loads(self.files.read(_FINISHED)))
+        except FileNotFoundError:
+            return set()
 
 
-def _check_shards(path: Path, spec: LayerSpec, commits: Mapping[int, Commit]) -> None:
+def _check_shards(
+    files: Files, spec: LayerSpec, commits: Mapping[int, Commit] | range
+) -> None:
     """Refuse to read missing files as NaN: a committed block has its shard."""
-    gone = sorted(commits.keys() - arrays.blocks_there(path, spec))
+    gone = sorted(set(commits) - layout.blocks_there(files, spec))
     if gone:
         message = (
-            f"layer {spec.name} of {path} has lost the files of {len(gone)} committed "
-            f"blocks (the first is {gone[0]}): delete their records in "
-            "_embedkit/commits and run the same extract call again"
+            f"layer {spec.name} of {files.url} has lost the files of {len(gone)} "
+            f"committed blocks (the first is {gone[0]}): repair it with "
+            f"embedkit.verify(store, repair=True) or `embedkit verify --repair`"
         )
         raise CorruptStore(message)
+
+
+def _by_stage(commits: Sequence[Commit]) -> dict[str, float]:
+    """Add up seconds by stage."""
+    stages = sorted({stage for each in commits for stage in each.seconds})
+    return {
+        stage: sum(each.seconds.get(stage, 0.0) for each in commits) for stage in stages
+    }
 
 
 def _same_images(result: xr.Dataset | xr.DataArray, ids: xr.DataArray) -> bool:
@@ -306,12 +451,3 @@ def _same_images(result: xr.Dataset | xr.DataArray, ids: xr.DataArray) -> bool:
         return False
     named = "image" in result.coords
     return not named or bool((result["image"].values == ids.values).all())
-
-
-def _bytes_under(folder: Path) -> int:
-    """Add up the files below a folder, some of which may be going just now."""
-    total = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += file.stat().st_size if file.is_file() else 0
-    return total

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,13 @@ from embedkit.store.commits import Commit
 
 _RESERVED = (
     *("status", "error", "image", "layers", "results"),  # the store's own
+    *("_embedkit", "zarr.json"),
     *("feature", "token", "channel", "layer", "neighbor", "axis"),  # dimensions
 )
 _TEXT = np.dtypes.StringDType()
+
+REMOVED = "no longer among the images"
+"""The reason that stands with a row whose image was taken out of the set."""
 
 
 def to_dataset(table: pd.DataFrame) -> xr.Dataset:
@@ -75,8 +79,9 @@ def status_columns(
     Returns
     -------
     dict
-        ``status`` (``ok``, ``unreadable`` or ``pending``) and ``error`` (empty but for
-        unreadable images), each ``("image", array of numpy strings)``.
+        ``status`` (``ok``, ``unreadable``, ``removed`` or ``pending``) and ``error``
+        (empty but for unreadable and removed images), each ``("image", array of numpy
+        strings)``.
     """
     status = np.full(ids.size, "pending", dtype=_TEXT)
     error = np.full(ids.size, "", dtype=_TEXT)
@@ -86,9 +91,37 @@ def status_columns(
             continue
         for row, name in enumerate(ids[commit.start : commit.stop].values):
             if name in commit.failures:
-                status[commit.start + row] = "unreadable"
-                error[commit.start + row] = commit.failures[name]
+                reason = commit.failures[name]
+                gone = reason == REMOVED
+                status[commit.start + row] = "removed" if gone else "unreadable"
+                error[commit.start + row] = reason
     return {"status": ("image", status), "error": ("image", error)}
+
+
+_Status: TypeAlias = Mapping[str, tuple[str, npt.NDArray[Any]]]
+
+
+def joint_status(passes: Sequence[_Status]) -> dict[str, tuple[str, npt.NDArray[Any]]]:
+    """Return the status and error of every image over all passes.
+
+    An image is ``ok`` where all say so; else the first pass that says otherwise counts,
+    and an image that one pass could not read comes before one that waits.
+    """
+    status, error = (passes[0][name][1].copy() for name in ("status", "error"))
+    for other in passes[1:]:
+        worse = (other["status"][1] != "ok") & (
+            (status == "ok") | ((status == "pending") & (other["error"][1] != ""))
+        )
+        status[worse] = other["status"][1][worse]
+        error[worse] = other["error"][1][worse]
+    return {"status": ("image", status), "error": ("image", error)}
+
+
+def same_status(one: _Status, other: _Status) -> bool:
+    """Whether two say the same of every image."""
+    return all(
+        bool((one[name][1] == other[name][1]).all()) for name in ("status", "error")
+    )
 
 
 def _place(name: str) -> int:

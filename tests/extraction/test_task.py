@@ -3,6 +3,8 @@
 import pickle
 import threading
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,34 +13,37 @@ from distributed.protocol import dumps
 
 from embedkit.errors import NetworkError
 from embedkit.extraction import driver, task
-from embedkit.extraction.task import Job, extract_block
+from embedkit.extraction.asked import Asked
+from embedkit.extraction.run import jobs
+from embedkit.extraction.task import extract_block
+from embedkit.files.files import files_at
 from embedkit.networks.load import load_network
 from embedkit.store.commits import read_commit
+from embedkit.store.ids import digest
+from embedkit.store.lock import locked
 from embedkit.store.store import open_store
 
 
 @pytest.fixture
 def prepared(tmp_path, images, network):
-    """A store without blocks, and the job that would fill it."""
+    """A store without blocks, and the job that would fill it, while its lock is held."""
+    with ExitStack() as stack:
 
-    def prepare(net=network, **kwargs):
-        schema = driver._schema(
-            images, net, kwargs.get("layers", "all"), "avg", kwargs.get("batch", 8)
-        )
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
-        store = driver._open_or_create(path, schema, images)
-        job = Job(
-            store=str(store.path),
-            identity=schema.identity,
-            network=net.spool(tmp_path / "spool"),
-            pool="avg",
-            source=images.source.spooled(tmp_path / "spool"),
-            batch_size=schema.batch_size,
-            decode_threads=kwargs.get("threads", 2),
-        )
-        return store, job
+        def prepare(net=network, *, batch=8, threads=2, layers="all"):
+            asked = Asked(
+                images=images,
+                network=net,
+                layers=net.resolve(layers),
+                pool="avg",
+                batch_size=batch,
+            )
+            files = files_at(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")
+            store = driver._created(files, asked)
+            lock = stack.enter_context(locked(files))
+            job = jobs(store, net, images.source, lock)(store.schema.passes[0])
+            return store, replace(job, decode_threads=threads)
 
-    return prepare
+        yield prepare
 
 
 def _ground_truth(network, images, layer_of_last_batch_size):
@@ -75,7 +80,7 @@ def test_stored_rows_equal_a_forward_that_clones_everything(prepared, images, ne
     """Promise 1: what is stored is what the network computed at that point."""
     store, job = prepared(batch=8)
 
-    for block in range(len(store.schema.grid)):
+    for block in range(store.blocks[1]):
         extract_block(job, block)
 
     bad = store.images["status"].to_numpy() != "ok"
@@ -90,7 +95,7 @@ def test_one_bad_image_is_one_row_and_changes_no_other(
 ):
     """Promise 2: the rows beside a bad image have the very bits of a clean run."""
     store, job = prepared()
-    for block in range(len(store.schema.grid)):
+    for block in range(store.blocks[1]):
         extract_block(job, block)
     with_bad = store["fc"].values
     row = images.table.index.get_loc("dog/17.png")
@@ -114,7 +119,7 @@ def test_a_committed_block_is_not_computed_again(prepared, monkeypatch):
     _store, job = prepared()
     first = extract_block(job, 0)
 
-    monkeypatch.setattr(task, "_opened", None)
+    monkeypatch.setattr(task, "opened", None)
     second = extract_block(job, 0)
 
     assert not first.skipped
@@ -127,41 +132,45 @@ def test_the_commit_record_tells_what_happened(prepared):
     store, job = prepared()
 
     report = extract_block(job, 0)
-    commit = read_commit(store.path, 0, identity=job.identity)
+    (one,) = store.schema.passes
+    commit = read_commit(store.files, one, store.schema.grid(one), 0)
 
     assert (commit.start, commit.stop) == (0, 32)
-    assert set(commit.crc32) == set(store)
+    assert set(commit.crc32) == {*store, "content"}
     assert set(commit.seconds) == {"prepare", "forward", "write", "total"}
     assert commit.seconds["total"] == pytest.approx(
         sum(v for k, v in commit.seconds.items() if k != "total")
     )
-    assert commit.device == "cpu"
+    assert (commit.backend, commit.device, commit.attempt) == ("torch", "cpu", 1)
+    assert commit.peak_mem > 10 * 2**20
+    assert commit.ids == digest(store.images.index[:32].tolist())
     assert report.n_images == 32
 
 
 def test_what_travels_is_small(prepared):
-    """A task is a number and a job of about 1 kB; its answer is less."""
+    """A task is a number and a job of less than 1 kB; its answer is less still."""
     _, job = prepared()
 
-    assert len(pickle.dumps(job)) < 1500
+    assert len(pickle.dumps((job, 0, 1))) < 1000
     assert sum(len(each) for each in dumps(extract_block(job, 0))) < 1000
 
 
 def test_a_network_is_loaded_once_for_all_blocks(prepared, monkeypatch):
     """Twenty tasks in five threads open the store's schema and network once or so."""
     _store, job = prepared()
-    task._opened.cache_clear()
+    task.opened.cache_clear()
 
     extract_block(job, 0)
     extract_block(job, 1)
 
-    assert task._opened.cache_info().misses == 1
+    assert task.opened.cache_info().misses == 1
 
 
 def test_decoding_goes_on_during_the_forward(prepared, monkeypatch):
     """While one batch is in the network, images of the next ones are prepared."""
     _store, job = prepared(batch=4)
-    _schema, network, taps = task._opened(job)
+    given = task.opened(job)
+    network, taps = given.network, given.taps
     in_forward, overlapped = threading.Event(), threading.Event()
     true_forward, true_prepare = type(taps).forward, type(network).prepare
 
@@ -206,4 +215,4 @@ def test_opening_again_sees_the_block(prepared):
 
     extract_block(job, 1)
 
-    assert list(open_store(store.path).commits) == [1]
+    assert open_store(store.path).blocks == (1, 2)

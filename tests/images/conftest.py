@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedkit.files.files import Files, files_at
+from embedkit.images.imageset import ImageSet
+
 _SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
@@ -44,3 +47,26 @@ def touch(tmp_path: Path) -> Callable[..., list[Path]]:
         return files
 
     return write
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Files:
+    """Return a place for spooled pixels that does not exist yet."""
+    return files_at(tmp_path / "new" / "spool")
+
+
+@pytest.fixture
+def same() -> Callable[[ImageSet, ImageSet], bool]:
+    """Return whether two sets hold the same images: ids, sizes, times and contents."""
+
+    def compare(one: ImageSet, other: ImageSet) -> bool:
+        if one.table.index.tolist() != other.table.index.tolist():
+            return False
+        rows = np.arange(len(one))
+        return (
+            one.sizes.tolist() == other.sizes.tolist()
+            and one.mtimes.tolist() == other.mtimes.tolist()
+            and one.contents(rows).tolist() == other.contents(rows).tolist()
+        )
+
+    return compare

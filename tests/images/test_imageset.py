@@ -1,4 +1,4 @@
-"""Tests of `ImageSet`: construction, choosing rows, reading, digest, repr."""
+"""Tests of `ImageSet`: construction, choosing rows, reading, repr."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from embedkit.errors import InputError, SourceError
-from embedkit.images.imageset import ArraySource, FileSource, ImageSet
+from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
+from embedkit.images.source import FileSource
 
 
 def _images(
@@ -191,46 +192,37 @@ def test_read_of_a_bad_file_names_the_image(tmp_path: Path) -> None:
         open_images(tmp_path).read(0)
 
 
-def test_digest_knows_ids_and_sizes_and_order() -> None:
-    """Any change of ids, sizes or order changes the digest; labels do not."""
-    digest = _images(list("ab"), [1, 2]).digest
-    assert len(digest) == 64
-    assert int(digest, 16) >= 0
-    assert _images(list("ab"), [1, 2], label=["x", "y"]).digest == digest
-    others = [
-        _images(list("ac"), [1, 2]),
-        _images(list("ab"), [1, 3]),
-        _images(list("ba"), [2, 1]),
-        _images(["a"], [1]),
-        _images(["ab", ""], [1, 2]),
-    ]
-    assert len({digest, *(each.digest for each in others)}) == 6
+def test_times_are_unknown_unless_given() -> None:
+    """A set that is made without times says so for every image."""
+    images = _images(["a", "b"])
+    assert images.mtimes.dtype == np.int64
+    assert images.mtimes.tolist() == [-1, -1]
 
 
-def test_digest_forgets_where_the_folder_lies(tmp_path: Path, touch) -> None:
-    """A folder that was moved is the same set of images."""
-    touch("here/cat/1.png", "here/dog/2.png")
-    before = open_images(tmp_path / "here")
-    digest = before.digest
-    (tmp_path / "here").rename(tmp_path / "there")
-    after = open_images(tmp_path / "there")
-    assert after.digest == digest
-    assert after.table["uri"].tolist() != before.table["uri"].tolist()
+def test_times_must_match() -> None:
+    """There is one time per image."""
+    images, sizes = _images(["a", "b"]), np.array([1, 2])
+    with pytest.raises(
+        InputError, match=r"2 images need as many mtimes, but `mtimes` .*shape \(3,\)"
+    ):
+        ImageSet(images.table, images.source, sizes, np.array([1, 2, 3]))
 
 
-def test_digest_of_arrays_knows_pixels(tmp_path: Path) -> None:
-    """One changed pixel changes the digest; spooling and pickling do not."""
-    images = _arrays(3)
-    digest = images.digest
-    spooled = ImageSet(images.table, images.source.spooled(tmp_path), images.sizes)
-    assert spooled.digest == digest
-    assert pickle.loads(pickle.dumps(images)).digest == digest
-    assert isinstance(images.source, ArraySource)
-    changed = images.source.pixels.copy()
-    changed[2, 1, 2, 0] += 1
-    assert open_images(changed).digest != digest
-    assert open_images(changed)[:2].digest == images[:2].digest
-    assert open_images(images.source.pixels.reshape(3, 3, 2, 3)).digest != digest
+@given(st.data())
+def test_choosing_keeps_times_aligned(data: st.DataObject) -> None:
+    """However rows are chosen, and chosen again, each keeps its own time and size."""
+    n = data.draw(st.integers(1, 20))
+    plain = _images([str(i) for i in range(n)])
+    times = np.arange(n, dtype=np.int64) * 10**18 // 3
+    images = ImageSet(plain.table, plain.source, plain.sizes, times)
+    first = data.draw(st.permutations(range(n)))
+    rows = data.draw(st.slices(n).filter(lambda rows: len(range(n)[rows])))
+    chosen = images[first][rows]
+    numbers = [int(name) for name in chosen.table.index]
+    assert numbers == first[rows]
+    assert chosen.mtimes.tolist() == [int(times[i]) for i in numbers]
+    assert chosen.sizes.tolist() == numbers
+    assert images.mtimes is times
 
 
 def test_repr_of_little_and_much() -> None:
@@ -263,11 +255,12 @@ def test_repr_of_sizes(size: int, text: str) -> None:
 
 
 def test_survives_pickling(tmp_path: Path, touch) -> None:
-    """A set goes to another process and back."""
+    """A set goes to another process and back, its times with it."""
     touch("cat/1.png", "dog/2.png")
     images = open_images(tmp_path)
     again = pickle.loads(pickle.dumps(images))
     pd.testing.assert_frame_equal(again.table, images.table)
+    assert again.mtimes.tolist() == images.mtimes.tolist()
     np.testing.assert_array_equal(again.read(1), images.read(1))
 
 
@@ -279,24 +272,3 @@ def test_images_are_not_decoded_on_opening(tmp_path: Path, touch, monkeypatch) -
     assert images.sizes.tolist() == [
         Path(uri).stat().st_size for uri in images.table["uri"]
     ]
-
-
-def test_digest_looks_into_files(tmp_path: Path) -> None:
-    """Pictures of equal names and sizes but other pixels are other images."""
-    for folder, shade in (("a", 10), ("b", 200)):
-        (tmp_path / folder).mkdir()
-        Image.new("RGB", (8, 8), (shade, 0, 0)).save(tmp_path / folder / "1.bmp")
-    first, second = open_images(tmp_path / "a"), open_images(tmp_path / "b")
-
-    assert first.sizes.tolist() == second.sizes.tolist()
-    assert first.digest != second.digest
-
-
-def test_digest_of_files_that_are_not_there(tmp_path: Path) -> None:
-    """A missing file has a place in the digest, and getting it back changes that."""
-    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
-    names = [tmp_path / "1.png", tmp_path / "2.png"]
-    without = open_images(names).digest
-    Image.new("RGB", (8, 8)).save(tmp_path / "2.png")
-
-    assert open_images(names).digest != without

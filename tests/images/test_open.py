@@ -10,8 +10,9 @@ import pytest
 
 import embedkit
 from embedkit.errors import InputError, SourceError
-from embedkit.images.imageset import ArraySource, FileSource
+from embedkit.images.arrays import ArraySource
 from embedkit.images.open import open_images
+from embedkit.images.source import FileSource
 
 
 def test_it_is_the_public_one() -> None:

@@ -2,76 +2,266 @@
 
 import dataclasses
 import json
+import threading
+import time
 
 import pytest
 
+from embedkit.files.files import files_at
+from embedkit.files.local import LocalFiles
+from embedkit.planning.grid import BlockGrid
+from embedkit.store import commits
 from embedkit.store.commits import (
-    Commit,
-    commit_path,
+    compact,
     read_commit,
     read_commits,
+    withdraw,
     write_commit,
 )
 
-COMMIT = Commit(
-    block=1234,
-    identity="abc",
-    start=0,
-    stop=32,
-    failures={"ä/1.jpg": "cut short"},
-    crc32={"fc": 7},
-    seconds={"total": 1.5},
-    device="cpu",
-)
+
+@pytest.fixture
+def place(tmp_path):
+    """A place without any record."""
+    return files_at(tmp_path / "s.zarr")
 
 
-def test_a_record_reads_back_as_written(tmp_path):
+@pytest.fixture
+def grid(schema, one):
+    """Three blocks, the last one short."""
+    return schema.grid(one)
+
+
+@pytest.fixture
+def written(place, one, grid, record):
+    """A place with the records of all three blocks."""
+    for block in range(3):
+        write_commit(place, one, grid, record(one, block))
+    return place
+
+
+def _name(one, block):
+    return f"_embedkit/commits/{one.key}/{block // 1000}/{block}.json"
+
+
+def _killed(*_args):
+    raise KeyboardInterrupt
+
+
+def test_a_record_reads_back_as_written(place, one, grid, record):
     """Every field survives, text that is not ASCII too."""
-    write_commit(tmp_path, COMMIT)
+    commit = record(one, 2, failures={"ä/1.jpg": "cut short"}, crc32={"fc": 7})
 
-    assert read_commit(tmp_path, 1234, identity="abc") == COMMIT
+    write_commit(place, one, grid, commit)
+
+    assert read_commit(place, one, grid, 2) == commit
+    assert read_commit(place, one, grid, 1) is None
 
 
-def test_records_lie_a_thousand_to_a_folder(tmp_path):
+def test_records_lie_a_thousand_to_a_folder(place, one, record):
     """No folder grows beyond what file systems like."""
-    assert commit_path(tmp_path, 1234).relative_to(tmp_path).as_posix() == (
-        "_embedkit/commits/1/1234.json"
-    )
+    grid = BlockGrid(n_images=5000 * 32, block=32)
+
+    for block in (999, 1234):
+        commit = record(one, block, n_images=5000 * 32)
+        write_commit(place, one, grid, commit)
+
+    assert place.names("_embedkit/commits") == [
+        *(f"{one.key}/0/999.json", f"{one.key}/1/1234.json"),
+    ]
+
+
+def test_a_record_that_was_not_renamed_is_not_there(place, one, grid, record):
+    """A writer that died before its last step has committed nothing."""
+    hidden = _name(one, 1).replace("/1.json", f"/.1.json.{'0' * 32}.partial")
+
+    place.write(hidden, record(one, 1).to_json())
+
+    assert read_commit(place, one, grid, 1) is None
+    assert read_commits(place, one, grid) == {}
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"block": 1234}', json.dumps({"odd": 1})],
+    [
+        *(b"", b"{", b"[]", b"null", b"7", b'{"block": 1}', b'{"odd": 1}'),
+        *(b"\xff\xfe", b"\x00" * 300, b"[" * 50),
+    ],
 )
-def test_a_damaged_record_does_not_count(tmp_path, content):
-    """A record that is not whole means the block is computed again."""
-    path = commit_path(tmp_path, 1234)
-    path.parent.mkdir(parents=True)
-    path.write_text(content)
+def test_a_damaged_record_does_not_count(written, one, grid, content):
+    """A record that is not whole means that the block is computed again."""
+    written.write(_name(one, 1), content)
 
-    assert read_commit(tmp_path, 1234, identity="abc") is None
-
-
-def test_a_record_of_another_identity_or_block_does_not_count(tmp_path):
-    """A copied record cannot vouch for other bytes."""
-    write_commit(tmp_path, COMMIT)
-    moved = commit_path(tmp_path, 5)
-    moved.parent.mkdir(parents=True, exist_ok=True)
-    moved.write_bytes(commit_path(tmp_path, 1234).read_bytes())
-
-    assert read_commit(tmp_path, 1234, identity="other") is None
-    assert read_commit(tmp_path, 5, identity="abc") is None
+    assert read_commit(written, one, grid, 1) is None
+    assert list(read_commits(written, one, grid)) == [0, 2]
 
 
-def test_all_records_come_by_number_and_strays_are_ignored(tmp_path):
-    """Temporary files, numbers beyond the grid and broken records are passed over."""
-    for block in (2, 0, 11):
-        write_commit(tmp_path, dataclasses.replace(COMMIT, block=block))
-    folder = commit_path(tmp_path, 0).parent
-    (folder / ".3.json.ff.partial").write_text("{}")
-    (folder / "notes.json").write_text("{}")
-    (folder / "1.json").write_text("{")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"identity": "other"}, {"start": 0}, {"stop": 65}, {"block": 2}),
+        *({"block": -1}, {"block": 3}, {"block": 10**30}, {"block": "1"}),
+        *({"block": None}, {"block": [1]}, {"start": None}),
+    ],
+    ids=str,
+)
+def test_a_record_of_something_else_does_not_count(written, one, grid, record, changes):
+    """Another identity, other rows or another number cannot vouch for this block."""
+    written.write(_name(one, 1), record(one, 1, **changes).to_json())
 
-    found = read_commits(tmp_path, 10, identity="abc")
+    assert read_commit(written, one, grid, 1) is None
+    assert list(read_commits(written, one, grid)) == [0, 2]
+    compact(written, one, read_commits(written, one, grid))
+    gathered = f"_embedkit/commits/{one.key}.jsonl"
+    line = record(one, 1, **changes).to_json()
+    written.write(gathered, written.read(gathered) + line + b"\n")
+    assert list(read_commits(written, one, grid)) == [0, 2]
 
-    assert list(found) == [0, 2]
+
+def test_a_block_that_grew_counts_no_more(written, one, grid):
+    """The last block is short until the store grows; then its record is of other rows."""
+    grown = BlockGrid(n_images=75, block=32)
+
+    assert list(read_commits(written, one, grown)) == [0, 1]
+    compact(written, one, read_commits(written, one, grid))
+    assert list(read_commits(written, one, grown)) == [0, 1]
+
+
+def test_an_invalid_record_is_replaced(written, one, grid, record):
+    """What was left of another shape of the store does not block the new record."""
+    written.write(_name(one, 1), b"{")
+
+    write_commit(written, one, grid, record(one, 1, attempt=2))
+
+    assert read_commit(written, one, grid, 1).attempt == 2
+
+
+def test_the_record_of_a_twin_stays(written, one, grid, record):
+    """Two tasks of one block write the same bytes; the first record is as good."""
+    write_commit(written, one, grid, record(one, 1, attempt=2))
+
+    assert read_commit(written, one, grid, 1).attempt == 1
+
+
+def test_all_records_come_by_number_and_strays_are_ignored(written, one, grid, record):
+    """Names that are no number of a block are passed over, huge and negative ones too."""
+    folder = f"_embedkit/commits/{one.key}/0"
+    body = record(one, 1).to_json()
+    for stray in (
+        "notes.json",
+        "-1.json",
+        "3.json",
+        f"{'9' * 200}.json",
+        "x",
+        "².json",
+    ):
+        written.write(f"{folder}/{stray}", body)
+    written.write(f"{folder}/1.txt", b"")
+
+    found = read_commits(written, one, grid)
+
+    assert list(found) == [0, 1, 2]
+    assert found[1] == record(one, 1)
+
+
+def test_compaction_keeps_every_record_in_one_file(written, one, grid, record):
+    """A line a block, the small files gone; fresh records then come on top."""
+    before = read_commits(written, one, grid)
+
+    compact(written, one, before)
+
+    assert written.names("_embedkit/commits") == [f"{one.key}.jsonl"]
+    assert read_commits(written, one, grid) == before
+    lines = written.read(f"_embedkit/commits/{one.key}.jsonl").splitlines()
+    assert [json.loads(line)["block"] for line in lines] == [0, 1, 2]
+    write_commit(written, one, grid, record(one, 1, attempt=5))
+    assert read_commits(written, one, grid)[1].attempt == 5
+
+
+@pytest.mark.parametrize("dies_in", ["write", "delete_tree"])
+def test_compaction_may_die_anywhere(written, one, grid, monkeypatch, dies_in):
+    """Before or after the file of all is written, every record is there once."""
+    before = read_commits(written, one, grid)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LocalFiles, dies_in, _killed)
+        compact(written, one, before)
+
+    assert read_commits(written, one, grid) == before
+    compact(written, one, read_commits(written, one, grid))
+    assert read_commits(written, one, grid) == before
+
+
+def test_a_reader_never_misses_a_record_while_they_are_gathered(place, one, record):
+    """Whoever reads during compaction finds every record, here or there."""
+    grid = BlockGrid(n_images=200 * 32, block=32)
+    all_of = {i: record(one, i, n_images=200 * 32) for i in range(200)}
+    counts, done = [], threading.Event()
+
+    def read():
+        while not done.is_set():
+            counts.append(len(read_commits(place, one, grid)))
+
+    for commit in all_of.values():
+        place.write(_name(one, commit.block), commit.to_json())
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for _ in range(5):
+            for block in range(0, 200, 4):
+                place.write(_name(one, block), all_of[block].to_json())
+            compact(place, one, all_of)
+    finally:
+        done.set()
+        reader.join()
+
+    assert len(counts) > 5
+    assert set(counts) == {200}
+
+
+def test_withdrawn_blocks_count_as_not_computed(written, one, grid, record):
+    """Fresh or gathered, a withdrawn record is gone; the others and unknown ones stay."""
+    withdraw(written, one, grid, [1, 77])
+    assert list(read_commits(written, one, grid)) == [0, 2]
+
+    write_commit(written, one, grid, record(one, 1))
+    withdraw(written, one, grid, {0, 1})
+
+    assert list(read_commits(written, one, grid)) == [2]
+    assert read_commit(written, one, grid, 1) is None
+
+
+def test_passes_do_not_see_each_other(written, one, other, grid, schema, record):
+    """Each has records of its own, and gathering one leaves the other alone."""
+    write_commit(written, other, schema.grid(other), record(other, 4))
+
+    compact(written, one, read_commits(written, one, grid))
+
+    assert list(read_commits(written, other, schema.grid(other))) == [4]
+
+
+@pytest.mark.slow
+def test_thousands_of_fresh_records_are_read_in_seconds(place, one, record, tmp_path):
+    """What a cluster leaves behind in a minute does not take minutes to read."""
+    n = 3000
+    grid = BlockGrid(n_images=n * 32, block=32)
+    for block in range(n):
+        file = tmp_path / "s.zarr" / _name(one, block)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(record(one, block, n_images=n * 32).to_json())
+    began = time.perf_counter()
+
+    found = read_commits(place, one, grid)
+
+    assert list(found) == list(range(n))
+    assert time.perf_counter() - began < 20
+
+
+def test_a_record_is_one_line_of_sorted_json(one, record):
+    """So that a file of all is a line a block, and the same block the same bytes."""
+    data = record(one, 1, failures={"a\nb": "x\ny"}).to_json()
+
+    assert b"\n" not in data
+    assert list(json.loads(data)) == sorted(
+        field.name for field in dataclasses.fields(commits.Commit)
+    )

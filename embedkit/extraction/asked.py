@@ -1,0 +1,205 @@
+"""What a call of `extract` asks for, and what of it a store lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+import numpy as np
+
+import embedkit
+from embedkit.errors import InputError
+from embedkit.images.decode import DECODE_POLICY
+from embedkit.images.imageset import ImageSet
+from embedkit.networks.network import Network
+from embedkit.networks.pooling import Pool
+from embedkit.planning.grid import choose_block
+from embedkit.store.identity import check_identity, identity_of
+from embedkit.store.schema import LayerSpec, Pass, StoreSchema
+
+_OF_NETWORK = ("architecture", "decode", "transform", "weights")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Asked:
+    """One call of `extract`, understood.
+
+    Parameters
+    ----------
+    images : ImageSet
+        Which images.
+    network : Network
+        Which network.
+    layers : tuple of str
+        Which taps, in execution order.
+    pool : Pool
+        How they are pooled.
+    batch_size : int
+        Images per forward pass, for a network that the store does not have yet.
+    update : bool
+        Whether rows of changed and removed images may be replaced.
+    add_network : bool
+        Whether a store of another network may take this one beside it.
+    """
+
+    images: ImageSet
+    network: Network
+    layers: tuple[str, ...]
+    pool: Pool
+    batch_size: int
+    update: bool = False
+    add_network: bool = False
+
+
+def pool_of(one: Pass) -> Pool:
+    """Return how the layers of a pass are pooled."""
+    return cast(Pool, one.pool)
+
+
+def network_parts(asked: Asked) -> dict[str, str]:
+    """Return the parts of the identity that belong to the network alone."""
+    return {**asked.network.identity_parts, "decode": DECODE_POLICY}
+
+
+def first_schema(asked: Asked) -> StoreSchema:
+    """Return the schema of a new store."""
+    one = _new_pass(asked, asked.layers, network=asked.network.name, prefix="")
+    return StoreSchema(n_images=len(asked.images), passes=(one,))
+
+
+def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
+    """Return the pass that a store needs besides those it has, if any.
+
+    Parameters
+    ----------
+    schema : StoreSchema
+        Of the store.
+    asked : Asked
+        The call.
+    where : str
+        The store's place, for messages.
+
+    Raises
+    ------
+    IdentityMismatch
+        When the store was made by another network, or has a layer pooled otherwise.
+    InputError
+        When a second network cannot have the name that it has.
+    """
+    name = name_in_store(schema, asked, where=where)
+    mine = [one for one in schema.passes if one.network == name]
+    stored = {spec.tap: spec for one in mine for spec in one.layers}
+    pools = {spec.pool for tap, spec in stored.items() if tap in asked.layers}
+    for pool in pools:
+        check_identity({"pool": pool}, {"pool": asked.pool}, where=where)
+    missing = tuple(tap for tap in asked.layers if tap not in stored)
+    if not missing:
+        return None
+    prefix = "" if name == schema.networks[0] else f"{name}/"
+    _check_prefix(schema, name, prefix)
+    batch = mine[0].batch_size if mine else asked.batch_size
+    return _new_pass(asked, missing, network=name, prefix=prefix, batch_size=batch)
+
+
+def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
+    """Return what a store calls the network asked for, or will call it.
+
+    Raises
+    ------
+    IdentityMismatch
+        When the store has other networks and may not take another one, or one of the
+        same name.
+    """
+    parts = network_parts(asked)
+    for one in schema.passes:
+        if {name: one.parts[name] for name in _OF_NETWORK} == parts:
+            return one.network
+    named = [one for one in schema.passes if one.network == asked.network.name]
+    if named or not asked.add_network:
+        stored = (named or schema.passes)[0].parts
+        check_identity(
+            {name: stored[name] for name in _OF_NETWORK},
+            parts,
+            where=where,
+            remedy="or keep both networks in it with add_network=True"
+            + (" and another name: load_network(..., name='…')" if named else ""),
+        )
+    return asked.network.name
+
+
+def _check_prefix(schema: StoreSchema, name: str, prefix: str) -> None:
+    """Refuse a second network whose group would lie inside a layer's."""
+    first = schema.networks[0]
+    layers = {
+        spec.tap for one in schema.passes if one.network == first for spec in one.layers
+    }
+    if prefix and prefix.partition("/")[0] in layers:
+        message = (
+            f"a second network cannot be called {name!r}, because a layer of the first "
+            "one is: give it another name with load_network(..., name='…')"
+        )
+        raise InputError(message)
+
+
+def _new_pass(
+    asked: Asked,
+    layers: Sequence[str],
+    *,
+    network: str,
+    prefix: str,
+    batch_size: int | None = None,
+) -> Pass:
+    net = asked.network
+    taps = net.taps(layers, pool=asked.pool)
+    specs = tuple(
+        _layer_spec(net, tap, taps.shapes[tap], pool=asked.pool, prefix=prefix)
+        for tap in taps.layers
+    )
+    block = choose_block(len(asked.images), sum(spec.row_bytes for spec in specs))
+    size = min(batch_size or asked.batch_size, block)
+    parts = {
+        **network_parts(asked),
+        "layers": " ".join(taps.layers),
+        "pool": asked.pool,
+        "dtype": specs[0].dtype,
+        "batch_size": str(size),
+    }
+    return Pass(
+        network=network,
+        layers=specs,
+        block=block,
+        batch_size=size,
+        identity=identity_of(parts),
+        parts=parts,
+        tolerance=taps.tolerance,
+        about=_about(net, asked.pool),
+    )
+
+
+def _layer_spec(
+    network: Network, tap: str, shape: Sequence[int], *, pool: str, prefix: str
+) -> LayerSpec:
+    paths = sorted(path for path, last in network.aliases.items() if last == tap)
+    return LayerSpec(
+        name=f"{prefix}{tap}",
+        tap=tap,
+        type=str(network.layers["type"][tap]),
+        shape=tuple(shape),
+        dtype=np.dtype(np.float32).name,
+        pool=pool,
+        aliases=tuple(f"{prefix}{path}" for path in paths if path != tap),
+    )
+
+
+def _about(network: Network, pool: str) -> Mapping[str, str]:
+    return {
+        "network": network.name,
+        "asked": network.asked or "",
+        "weights": network.weights or "",
+        "pool": pool,
+        "transform": network.identity_parts["transform"],
+        "embedkit": embedkit.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,142 @@
+"""Stored rows against the network: some of them computed again, one by one compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.errors import SourceError
+from embedkit.extraction.asked import pool_of
+from embedkit.images.source import Source
+from embedkit.networks.network import Network
+from embedkit.store import arrays, layout
+from embedkit.store.schema import LayerSpec, Pass
+from embedkit.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of one layer that is not what the network gives now."""
+
+    row: int
+    layer: str
+    problem: str
+
+
+def good_rows(store: Store, one: Pass) -> npt.NDArray[np.int64]:
+    """Return the rows that a pass has written and that hold numbers."""
+    found = [np.empty(0, np.int64)]
+    for commit in store.commits(one).values():
+        rows = np.arange(commit.start, commit.stop)
+        if commit.failures:
+            ids = arrays.read_text(
+                store.files, "image", rows=slice(commit.start, commit.stop)
+            )
+            rows = rows[[name not in commit.failures for name in ids]]
+        found.append(rows)
+    return np.concatenate(found)
+
+
+def recompute(
+    store: Store,
+    one: Pass,
+    network: Network,
+    source: Source,
+    rows: npt.NDArray[np.int64],
+) -> tuple[list[Finding], float]:
+    """Compute rows of a pass again.
+
+    Parameters
+    ----------
+    store : Store
+        The store.
+    one : Pass
+        The pass.
+    network : Network
+        The one it was made with.
+    source : Source
+        Reads its images.
+    rows : (n,) array of int64
+        Ascending; rows that hold numbers.
+
+    Returns
+    -------
+    findings : list of Finding
+        Rows that differ by more than the tolerance of the pass, and rows whose image
+        file is not the same any more.
+    error : float
+        The largest difference, relative to the largest magnitude of the stored row.
+    """
+    taps = network.taps([spec.tap for spec in one.layers], pool=pool_of(one))
+    findings: list[Finding] = []
+    largest = 0.0
+    for part in _parts(rows, one.batch_size):
+        kept, batch, lost = _inputs(store, one, network, source, part)
+        findings += lost
+        values = taps.forward(batch)
+        for spec in one.layers:
+            stored = arrays.read(store.files, layout.activation(spec), rows=kept)
+            errors = _errors(values[spec.tap][: len(kept)], stored)
+            largest = max(largest, *errors, 0.0)
+            findings += _differing(spec, one, kept, errors)
+    return findings, largest
+
+
+def _parts(rows: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _inputs(
+    store: Store,
+    one: Pass,
+    network: Network,
+    source: Source,
+    rows: npt.NDArray[np.int64],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], list[Finding]]:
+    """Return the rows whose images are as they were, a full batch of them, the others."""
+    uris = arrays.read_text(store.files, "uri", rows=rows)
+    contents = arrays.read(store.files, layout.content_array(one), rows=rows)
+    batch = np.zeros((one.batch_size, *network.input_shape), np.float32)  # B, C, H, W
+    kept: list[int] = []
+    lost: list[Finding] = []
+    for row, uri, content in zip(rows, uris, contents, strict=True):
+        loaded = source.load(uri)
+        if isinstance(loaded.image, SourceError) or loaded.content != content:
+            lost.append(Finding(int(row), layout.CONTENT, "its image file has changed"))
+            continue
+        batch[len(kept)] = network.prepare(loaded.image)
+        kept.append(int(row))
+    return np.array(kept, np.int64), batch, lost
+
+
+def _errors(
+    now: npt.NDArray[np.float32], stored: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return for every row the largest difference over the largest magnitude stored."""
+    wide, old = (
+        each.reshape(len(each), -1).astype(np.float64) for each in (now, stored)
+    )
+    same = (wide == old) | (np.isnan(wide) & np.isnan(old))
+    with np.errstate(invalid="ignore"):
+        gaps = np.where(same, 0.0, np.abs(wide - old))
+    gaps = np.where(np.isnan(gaps), np.inf, gaps).max(axis=1, initial=0.0)
+    finite = np.where(np.isfinite(old), np.abs(old), 0.0)
+    scale = finite.max(axis=1, initial=0.0)
+    return np.where(gaps == 0.0, 0.0, gaps / np.where(scale > 0.0, scale, 1.0))
+
+
+def _differing(
+    spec: LayerSpec,
+    one: Pass,
+    rows: npt.NDArray[np.int64],
+    errors: npt.NDArray[np.float64],
+) -> list[Finding]:
+    return [
+        Finding(int(row), spec.name, f"differs by {error:.1e} from the network's value")
+        for row, error in zip(rows, errors, strict=True)
+        if error > one.tolerance
+    ]

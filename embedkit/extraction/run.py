@@ -1,0 +1,275 @@
+"""One run: the blocks that a store lacks, computed, followed and finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from distributed import get_client
+
+from embedkit.config import settings
+from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
+from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
+from embedkit.extraction.shortcut import cheaper_start
+from embedkit.extraction.task import BlockLoss, Job
+from embedkit.files.files import Files, files_at
+from embedkit.images.source import Source
+from embedkit.networks.network import Network
+from embedkit.store import layout
+from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
+from embedkit.store.commits import PRIVATE, compact
+from embedkit.store.lock import Lock
+from embedkit.store.schema import Pass
+from embedkit.store.store import Store
+
+JobOf: TypeAlias = Callable[[Pass], Job]
+
+_SPOOL = f"{PRIVATE}/spool"
+
+_HOPELESS = 3
+"""Blocks given up, with none written, after which the others are not tried (chosen: a
+transform that always fails should say so in minutes, not after a million images)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an extraction is, as given to ``on_progress``.
+
+    Parameters
+    ----------
+    images_done, n_images : int
+        Images written, those of an earlier run included, and images in all; of several
+        passes, when layers were added, each counts.
+    images_before : int
+        Images that an earlier run had written.
+    n_failed : int
+        Images that could not be read, so far.
+    n_lost : int
+        Blocks that were given up, so far.
+    seconds : float
+        Wall-clock seconds since this run began.
+    """
+
+    images_done: int
+    n_images: int
+    images_before: int
+    n_failed: int
+    n_lost: int
+    seconds: float
+
+
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """What is to be done, and what has become of it."""
+
+    turns: list[Turn] = field(default_factory=list)
+    lost: list[BlockLoss] = field(default_factory=list)
+    done: int = 0
+    total: int = 0
+    failed: int = 0
+
+
+@contextmanager
+def writing(files: Files) -> Iterator[None]:
+    """Say what to do when the store cannot be written."""
+    try:
+        yield
+    except EmbedkitError:
+        raise
+    except files.failures as error:
+        message = (
+            f"cannot write to the store {files.url}: {layout.reason(error)}: "
+            "make room or get permission, then run the same call again"
+        )
+        raise StoreError(message) from error
+
+
+def fill(
+    store: Store,
+    name: str,
+    job: JobOf,
+    *,
+    lock: Lock,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Store:
+    """Compute the blocks that a store lacks of one network, then tidy up.
+
+    Parameters
+    ----------
+    store : Store
+        Locked, and in line with what is asked.
+    name : str
+        What the store calls the network.
+    job : callable
+        Returns what the tasks of a pass need to know.
+    lock : Lock
+        Of the store.
+    on_progress : callable, optional
+        See `extract`.
+
+    Returns
+    -------
+    Store
+        The same.
+
+    Raises
+    ------
+    IncompleteStore
+        When blocks had to be given up.
+    """
+    files = store.files
+    mine = [one for one in store.schema.passes if one.network == name]
+    if any(len(store.commits(one)) < len(store.schema.grid(one)) for one in mine):
+        _check_reach(files)
+        store.reopen()
+        _clean(files)
+        work = _work(store, mine, job)
+        _follow(run_blocks(work.turns), work, lock, on_progress)
+        for one in mine:
+            forget(files, one)
+        _spool(store).delete_tree("")
+        _clean(files)
+        if work.lost:
+            raise IncompleteStore(_told(store, work.lost))
+    for one in mine:
+        compact(files, one, store.commits(one))
+    if store.complete and not store.finished:  # also after a death just before this
+        store.finish()
+    return store
+
+
+def _clean(files: Files) -> None:
+    """Delete what killed workers left half-written; results may be saved meanwhile."""
+    for folder in ("layers", PRIVATE):
+        files.clean(folder)
+
+
+def _check_reach(files: Files) -> None:
+    """Refuse a store in this process's memory that tasks elsewhere could not see."""
+    try:
+        addresses = list(get_client().scheduler_info()["workers"])
+    except ValueError:  # no client: the tasks run here
+        return
+    here = all(address.startswith("inproc://") for address in addresses)
+    if not files.shared and not here:
+        message = (
+            f"{files.url} lies in the memory of this process, which worker processes "
+            "cannot reach: give a path or s3://…, or run without a cluster"
+        )
+        raise InputError(message)
+
+
+def _work(store: Store, passes: Sequence[Pass], job: JobOf) -> _Work:
+    """List the blocks to compute; those that processes have died in come last."""
+    work = _Work()
+    for one in passes:
+        grid, commits = store.schema.grid(one), store.commits(one)
+        work.total += store.schema.n_images
+        work.done += sum(each.stop - each.start for each in commits.values())
+        work.failed += sum(len(each.failures) for each in commits.values())
+        todo = [block for block in range(len(grid)) if block not in commits]
+        if not todo:
+            continue
+        fallen = deaths(store.files, one)
+        given = job(one)
+        work.lost += _left_alone(store.files, one, fallen)
+        work.turns += [Turn(given, block) for block in _in_order(todo, fallen)]
+    return work
+
+
+def _in_order(todo: Sequence[int], fallen: Mapping[int, int]) -> list[int]:
+    """Return the blocks to try, those without a death first."""
+    tried = [block for block in todo if fallen.get(block, 0) < DEATHS]
+    return sorted(tried, key=lambda block: fallen.get(block, 0))
+
+
+def _left_alone(files: Files, one: Pass, fallen: dict[int, int]) -> list[BlockLoss]:
+    """Return the blocks that earlier runs died in so often that this one skips them."""
+    return [
+        BlockLoss(
+            key=one.key,
+            block=block,
+            reason=f"its process died {times} times: "
+            + "; ".join(deaths_in(files, one, block)),
+            final=True,
+        )
+        for block, times in fallen.items()
+        if times >= DEATHS
+    ]
+
+
+def jobs(store: Store, network: Network, source: Source, lock: Lock) -> JobOf:
+    """Return what makes the job of a pass: what workers need, where they find it."""
+    spool = _spool(store)
+
+    def job(one: Pass) -> Job:
+        return Job(
+            store=store.url,
+            token=lock.token,
+            identity=one.identity,
+            network=network.spool(spool),
+            source=source.spooled(spool),
+            decode_threads=settings().decode_threads,
+            start=cheaper_start(store, network, source, one),
+        )
+
+    return job
+
+
+def _spool(store: Store) -> Files:
+    """Return where networks and pixels lie for the length of a run."""
+    return files_at(f"{store.url}/{_SPOOL}")
+
+
+def _follow(
+    outcomes: Generator[Outcome, None, None],
+    work: _Work,
+    lock: Lock,
+    on_progress: Callable[[Progress], None] | None,
+) -> None:
+    """Drain the outcomes of a run, and tell how far it is."""
+    began, before, written = time.perf_counter(), work.done, 0
+    with closing(outcomes):
+        for outcome in outcomes:
+            lock.check()
+            if isinstance(outcome, BlockLoss):
+                work.lost.append(outcome)
+                if written == 0 and len(work.lost) >= _HOPELESS:
+                    return
+            else:
+                written += 1
+                work.done += outcome.n_images
+                work.failed += outcome.n_failed
+            if on_progress is not None:
+                on_progress(
+                    Progress(
+                        images_done=work.done,
+                        n_images=work.total,
+                        images_before=before,
+                        n_failed=work.failed,
+                        n_lost=len(work.lost),
+                        seconds=time.perf_counter() - began,
+                    )
+                )
+
+
+def _told(store: Store, lost: Sequence[BlockLoss]) -> str:
+    """Say which blocks are missing, why, and how to go on."""
+    done, blocks = store.blocks
+    passes = {one.key: one for one in store.schema.passes}
+    listed = [_loss(store, passes[each.key], each) for each in lost[:3]]
+    more = [f"and {len(lost) - 3} more"] if lost[3:] else []
+    return (
+        f"{len(lost)} of the {blocks} blocks of {store.url} could not be computed, "
+        f"{done} are written: {'; '.join([*listed, *more])}. Mend the cause or take the "
+        "images out, then run the same call again: it computes what is missing"
+    )
+
+
+def _loss(store: Store, one: Pass, lost: BlockLoss) -> str:
+    rows = store.schema.grid(one).rows(lost.block)
+    ids = store.columns()["image"][[rows.start, rows.stop - 1]].values
+    return f"block {lost.block} (images {ids[0]!r} to {ids[1]!r}): {lost.reason}"

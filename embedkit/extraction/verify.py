@@ -1,0 +1,220 @@
+"""Verification through the network: rows computed again, damaged blocks repaired."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from embedkit.errors import CorruptStore, InputError
+from embedkit.extraction.recompute import Finding, good_rows, recompute
+from embedkit.extraction.run import fill, jobs, writing
+from embedkit.images.decode import DECODE_POLICY
+from embedkit.images.imageset import ImageSet
+from embedkit.images.source import Source, restored
+from embedkit.networks.load import load_network
+from embedkit.networks.network import Network
+from embedkit.store import arrays, layout
+from embedkit.store.commits import withdraw
+from embedkit.store.identity import check_identity
+from embedkit.store.lock import locked
+from embedkit.store.schema import Pass
+from embedkit.store.store import Store, open_store
+from embedkit.store.verify import Verification
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def verify(
+    store: Store | str | os.PathLike[str],
+    *,
+    network: Network | str | nn.Module | None = None,
+    images: ImageSet | None = None,
+    sample: int = 0,
+    repair: bool = False,
+    seed: int = 0,
+) -> Verification:
+    """Check a store against its records and, if asked, against the network itself.
+
+    Parameters
+    ----------
+    store : Store or path
+        What to check.
+    network : Network, str or nn.Module, optional
+        The network it was made with, for `sample` and `repair`. By default the one that
+        the store names is loaded again; a module of your own has to be given.
+    images : ImageSet, optional
+        The images it was made of, for `sample` and `repair`, where the store cannot
+        know where they are now: pixels that were in memory.
+    sample : int, default 0
+        How many random rows of each network are computed again and compared with what
+        is stored, within the tolerance that the store records.
+    repair : bool, default False
+        Whether damaged blocks are computed again.
+    seed : int, default 0
+        Of the choice of rows.
+
+    Returns
+    -------
+    Verification
+        What is damaged after all, by layer and block. Rows of `sample` whose image file
+        has changed since are listed too.
+
+    Raises
+    ------
+    InputError
+        When the network or the images are needed and cannot be found.
+    IdentityMismatch
+        When the network is not the one that the store was made with.
+    CorruptStore
+        When the ids in the image table are damaged: no block can be repaired then.
+    IncompleteStore
+        When a damaged block cannot be computed any more; the others are repaired.
+    """
+    opened = store if isinstance(store, Store) else open_store(store)
+    report = opened.verify()
+    if repair and not report.ok:
+        report = _repaired(opened, report, network, images)
+    if sample > 0:
+        report = _sampled(opened, report, network, images, sample=sample, seed=seed)
+    return report
+
+
+def _repaired(
+    store: Store, report: Verification, network: Any, images: ImageSet | None
+) -> Verification:
+    """Compute the damaged blocks again, and check all once more."""
+    damage = report.damage
+    if (damage["layer"] == "image").any():
+        message = (
+            f"the ids in the image table of {store.url} are damaged in "
+            f"{(damage['layer'] == 'image').sum()} blocks, so nothing says which rows "
+            "are whose: extract into another place"
+        )
+        raise CorruptStore(message)
+    source = _source(store, images)
+    names = [str(name) for name in damage["network"].unique()]
+    networks = {name: _network(store, name, network) for name in names}
+    with writing(store.files), locked(store.files) as lock:
+        store.reopen()
+        for one, blocks in _damaged(store, damage):
+            withdraw(store.files, one, store.schema.grid(one), blocks)
+        for name, net in networks.items():
+            fill(store, name, jobs(store, net, source, lock), lock=lock)
+    count = len(damage[["pass", "block"]].drop_duplicates())
+    return replace(store.verify(), repaired=count)
+
+
+def _damaged(store: Store, damage: pd.DataFrame) -> Iterator[tuple[Pass, set[int]]]:
+    """Yield every pass that has damaged blocks, and which."""
+    for one in store.schema.passes:
+        names = [*(spec.name for spec in one.layers), layout.CONTENT]
+        mine = (damage["pass"] == one.key) & damage["layer"].isin(names)
+        if mine.any():
+            yield one, set(damage.loc[mine, "block"].astype(int))
+
+
+def _source(store: Store, images: ImageSet | None) -> Source:
+    if images is not None:
+        return images.source
+    uris = [uri for uri in arrays.read_text(store.files, "uri") if uri]
+    source = restored(uris)
+    if source is None:
+        message = (
+            f"{store.url} was made from an array, whose pixels it does not hold: give "
+            "them again with images=open_images(array)"
+        )
+        raise InputError(message)
+    return source
+
+
+def _network(store: Store, name: str, given: Any) -> Network:
+    """Return a network of the store: the one given if it is that one, or loaded anew."""
+    one = next(each for each in store.schema.passes if each.network == name)
+    if given is not None:
+        net = given if isinstance(given, Network) else load_network(given)
+        if len(store.schema.networks) == 1 or _is(net, one):
+            _check_network(store, one, net)
+            return net
+    asked = one.about.get("asked")
+    if not asked:
+        message = (
+            f"network {name!r} of {store.url} was a module of yours: give it again with "
+            "network=load_network(module, transform=…)"
+        )
+        raise InputError(message)
+    net = load_network(asked, weights=one.about["weights"])
+    _check_network(store, one, net)
+    return net
+
+
+def _parts(net: Network) -> dict[str, str]:
+    return {**net.identity_parts, "decode": DECODE_POLICY}
+
+
+def _is(net: Network, one: Pass) -> bool:
+    return all(one.parts[name] == text for name, text in _parts(net).items())
+
+
+def _check_network(store: Store, one: Pass, net: Network) -> None:
+    parts = _parts(net)
+    stored = {name: one.parts[name] for name in parts}
+    remedy = "or give the network that it was made with"
+    check_identity(stored, parts, where=store.url, remedy=remedy)
+
+
+def _sampled(
+    store: Store,
+    report: Verification,
+    network: Any,
+    images: ImageSet | None,
+    *,
+    sample: int,
+    seed: int,
+) -> Verification:
+    """Compute some rows of every pass again and compare."""
+    source = _source(store, images)
+    networks = {name: _network(store, name, network) for name in store.schema.networks}
+    found, errors, count = [], [report.max_error], 0
+    for one in store.schema.passes:
+        rows = _some_rows(store, one, report, sample=sample, seed=seed)
+        findings, error = recompute(store, one, networks[one.network], source, rows)
+        found += [_as_damage(one, each) for each in findings]
+        errors.append(error)
+        count += len(rows)
+    damage = pd.concat(
+        [report.damage, pd.DataFrame(found, columns=report.damage.columns)]
+        if found
+        else [report.damage],
+        ignore_index=True,
+    )
+    return replace(report, damage=damage, sampled=count, max_error=max(errors))
+
+
+def _some_rows(
+    store: Store, one: Pass, report: Verification, *, sample: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Choose rows that hold numbers, outside the blocks that are known to be damaged."""
+    rows = good_rows(store, one)
+    bad = report.damage.loc[report.damage["pass"] == one.key, "block"].unique()
+    rows = rows[~np.isin(rows // one.block, bad.astype(np.int64))]
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:sample]
+    return rows[np.sort(chosen)]
+
+
+def _as_damage(one: Pass, finding: Finding) -> dict[str, Any]:
+    return {
+        "network": one.network,
+        "pass": one.key,
+        "layer": finding.layer,
+        "block": finding.row // one.block,
+        "start": finding.row,
+        "stop": finding.row + 1,
+        "problem": finding.problem,
+    }

@@ -1,0 +1,49 @@
+"""What the long messages of obstore say, in one line."""
+
+from __future__ import annotations
+
+import re
+
+# where a client without credentials asks the machine for some
+_METADATA_HOSTS = ("//169.254.169.254", "//169.254.170.2", "//metadata.google.internal")
+
+
+def reason(text: str) -> str:
+    """Return in one line what an error of obstore says over fifty.
+
+    Parameters
+    ----------
+    text : str
+        Its message: one line, then the answer of the server, then all causes.
+
+    Returns
+    -------
+    str
+        What the server answered, else the innermost cause, else the first line.
+
+    Examples
+    --------
+    >>> reason("404: <Code>NoSuchKey</Code><Message>There is no such key.</Message>")
+    'There is no such key. (NoSuchKey)'
+    """
+    if any(host in text for host in _METADATA_HOSTS):
+        return (
+            "no credentials found: set the environment variables of its object store, like "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    answer = re.search(
+        r"<Code>(.*?)</Code>\s*<Message>(.*?)</Message>", text, re.DOTALL
+    )
+    if answer:
+        return _line(f"{answer[2]} ({answer[1]})")
+    cause = re.search(r'(?:message|error): "([^"]+)"', text)
+    if cause:
+        return _line(cause[1])
+    if "TimedOut" in text:
+        return "the server does not answer"
+    return _line(text.partition("\n\nDebug source")[0])
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else f"{line[:297]}..."

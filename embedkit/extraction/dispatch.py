@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +23,8 @@ from embedkit.store.attempts import DEATHS
 
 Outcome: TypeAlias = BlockReport | BlockLoss
 
-_CUT_OFF = (CancelledError, asyncio.CancelledError)
-"""What a future raises whose scheduler has gone."""
+_CUT_OFF = (CancelledError, asyncio.CancelledError, OSError)
+"""What the client and its futures raise when the scheduler has gone."""
 
 _MOST_KILLS = 3 * DEATHS
 """Times a block is sent again after the scheduler blamed it for deaths. Being only near
@@ -77,7 +77,7 @@ def _in_process(turns: Iterator[Turn]) -> Generator[Outcome, None, None]:
     task = delayed(attempt_block, pure=False)
     window = settings().window * CPU_COUNT
     again: deque[Turn] = deque()
-    while batch := [*islice(_first(again), window), *islice(turns, window)][:window]:
+    while batch := _draw(again, turns, window):
         outcomes = compute(*[task(*_arguments(turn)) for turn in batch])
         for turn, outcome in zip(batch, outcomes, strict=True):
             if _failed(outcome, turn):
@@ -102,7 +102,7 @@ def _on_cluster(
     def fill() -> None:
         """Workers may have joined: look anew how many there are."""
         width = settings().window * max(1, sum(client.nthreads().values()))
-        for turn in islice(_both(again, turns), max(0, width - len(in_flight))):
+        for turn in _draw(again, turns, width - len(in_flight)):
             future = _submit(client, turn, run)
             in_flight[future] = turn
             ended.add(future)
@@ -117,8 +117,11 @@ def _on_cluster(
             else:
                 yield outcome
             fill()
+    except _CUT_OFF as error:
+        raise _gone(in_flight) from error
     finally:
-        client.cancel(list(in_flight))
+        if client.status == "running":
+            client.cancel(list(in_flight))
 
 
 def _submit(client: Client, turn: Turn, run: str) -> Any:
@@ -135,13 +138,15 @@ def _outcome(future: Any, turn: Turn) -> Outcome:
         outcome: Outcome = future.result()
     except KilledWorker as error:
         return BlockLoss.of(turn.job, turn.block, error, died=True)
-    except _CUT_OFF as error:
-        message = (
-            f"the Dask scheduler is gone, and {turn.job.store} is not complete: connect "
-            "to a cluster and run the same call again to go on"
-        )
-        raise IncompleteStore(message) from error
     return outcome
+
+
+def _gone(in_flight: Mapping[Any, Turn]) -> IncompleteStore:
+    stores = {turn.job.store for turn in in_flight.values()}
+    return IncompleteStore(
+        f"the Dask scheduler is gone, and {' '.join(stores) or 'the store'} is not "
+        "complete: connect to a cluster and run the same call again to go on"
+    )
 
 
 def _failed(outcome: Outcome, turn: Turn) -> bool:
@@ -156,11 +161,7 @@ def _failed(outcome: Outcome, turn: Turn) -> bool:
     return False
 
 
-def _first(again: deque[Turn]) -> Iterator[Turn]:
-    while again:
-        yield again.popleft()
-
-
-def _both(again: deque[Turn], turns: Iterator[Turn]) -> Iterator[Turn]:
-    yield from _first(again)
-    yield from turns
+def _draw(again: deque[Turn], turns: Iterator[Turn], count: int) -> list[Turn]:
+    """Take the next turns, those that are due again first."""
+    drawn = [again.popleft() for _ in range(min(count, len(again)))]
+    return [*drawn, *islice(turns, max(0, count - len(drawn)))]

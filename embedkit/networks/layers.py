@@ -182,6 +182,27 @@ def resolve_layers(
     return tuple(layer.name for layer in layers if layer.name in chosen)
 
 
+def choose_layers(
+    asked: str | Sequence[str], layers: Sequence[Layer], *, network: str
+) -> list[Layer]:
+    """Return the layers that a user asked for, in execution order.
+
+    It is as `resolve_layers` has it, but a sequence of nothing but canonical names is
+    taken as it is, even where one of them is also the name of a preset: what was resolved
+    once always means the same layers.
+
+    Raises
+    ------
+    NetworkError
+        When nothing was asked, or something that is not there.
+    """
+    names = [] if isinstance(asked, str) else list(asked)
+    exact = names and {layer.name for layer in layers}.issuperset(names)
+    chosen = names if exact else resolve_layers(asked, layers, network=network)
+    wanted = frozenset(chosen)
+    return [layer for layer in layers if layer.name in wanted]
+
+
 def _resolve_one(asked: str, layers: Sequence[Layer], network: str) -> Iterable[str]:
     names = [layer.name for layer in layers]
     if asked in PRESETS:

@@ -21,6 +21,7 @@ from embedkit.networks.identity import (
 )
 from embedkit.networks.layers import (
     Layer,
+    choose_layers,
     layer_table,
     module_aliases,
     resolve_layers,
@@ -216,9 +217,8 @@ class Network:
         Parameters
         ----------
         layers : str or sequence of str
-            As for `resolve`. But a sequence of nothing but canonical names is taken as
-            it is, even where one of them is also the name of a preset: what `resolve`
-            returned always means the same layers.
+            As for `resolve`, but canonical names alone are taken as they are (see
+            `embedkit.networks.layers.choose_layers`).
         pool : {"avg", "max", "flatten", "none"}, default "avg"
             How the value of a layer is pooled for one image.
         start : str, optional
@@ -261,9 +261,9 @@ class Network:
         Returns
         -------
         bool
-            False where anything else that depends on the picture is needed too (as
-            behind a shortcut around `start`), where `start` is one of the layers, and
-            where its value is of a type that float32 does not hold.
+            False where more that depends on the picture is needed (as behind a shortcut
+            around `start`), where `start` is one of the layers, and where float32 does
+            not hold its value.
 
         Raises
         ------
@@ -275,10 +275,7 @@ class Network:
         return found is not None
 
     def _chosen(self, layers: str | Sequence[str]) -> list[Layer]:
-        names = [] if isinstance(layers, str) else list(layers)
-        exact = names and {layer.name for layer in self._layers}.issuperset(names)
-        wanted = frozenset(names if exact else self.resolve(layers))
-        return [layer for layer in self._layers if layer.name in wanted]
+        return choose_layers(layers, self._layers, network=self.name)
 
     def spool(self, files: Files) -> Spooled:
         """Write the network to a file, for `load_spooled` in other processes.
@@ -286,8 +283,8 @@ class Network:
         Parameters
         ----------
         files : Files
-            Where. The file is named by its digest and written at once and whole; if it
-            is there already, with the same content, it is left alone.
+            Where. The file is named by its digest and written whole; if it is there
+            already, with the same content, it is left alone.
 
         Returns
         -------

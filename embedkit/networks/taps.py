@@ -111,9 +111,11 @@ class TapGraph:
     tolerance : float
         The largest difference between a row computed again and a stored one, relative to
         the largest magnitude in the row, at which the two still count as equal. On one
-        machine, with one version of PyTorch and one number of threads, rows are equal
-        bit by bit. Kernels for another CPU add float32 numbers in another order:
-        TOLERANCE_REASON
+        machine, with one version of PyTorch, rows are equal bit by bit. Kernels chosen
+        for another CPU or number of threads add float32 numbers in another order: over
+        all layers of six networks, with trained and random weights, on one thread
+        instead of two and with oneDNN's kernels or without, no row differed by more than
+        6.1e-6 (MobileNetV2, trained, unpooled). The tolerance is 16 times that.
     """
 
     backend: ClassVar[str] = BACKEND

@@ -142,7 +142,7 @@ def arm(death: Death) -> None:
                     for number, count in enumerate(death.counts)
                 )
                 if mine and death.moment == "before":
-                    os.truncate(source, os.path.getsize(source) // 2)  # torn
+                    os.truncate(source, Path(source).stat().st_size // 2)  # torn
                     os.kill(os.getpid(), signal.SIGKILL)
                 result = true(source, target, *args, **kwargs)
                 if mine:

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import chaos_parts
@@ -20,18 +21,14 @@ from distributed import Client, LocalCluster
 import embedkit as ek
 from embedkit.errors import StoreError
 
-BLOCKS_WANTED = 32
-
 
 class Disk:
     """A tmpfs, and the call that writes a store into it."""
 
-    def __init__(self, asked):
-        self.asked = asked
+    def __init__(self, asked, images, network):
+        self.asked, self.images, self.network = asked, images, network
         self.place = Path(asked["place"])
         self.store = self.place / "s.zarr"
-        self.network = chaos_parts.load()
-        self.images = ek.open_images(asked["photos"])
         self.mount(f"size={asked['size']}", new=True)
 
     def mount(self, options, *, new=False):
@@ -116,8 +113,8 @@ def read_only_half_way(disk):
         if len(seen) == 1:
             disk.mount("ro")
 
-    dask.config.set({"embedkit.window": 3})
-    failed = [disk.extract(turn), disk.extract()]
+    with dask.config.set({"embedkit.window": 3}):
+        failed = [disk.extract(turn), disk.extract()]
     before = disk.files()
     disk.mount("rw")
     assert disk.files() == before
@@ -134,10 +131,19 @@ def complete_and_read_only(disk):
     return {"failed": [], "blocks": disk.blocks(), "then": disk.extract()}
 
 
+SCENES = {
+    "full": full,
+    "ballast": ballast,
+    "read_only": read_only,
+    "read_only_half_way": read_only_half_way,
+    "complete_and_read_only": complete_and_read_only,
+}
+
+
 def main(asked):
-    """Play one scene and write down what happened."""
+    """Play scenes, each on its own disk, and write down what happened."""
     dask.config.set(scheduler="synchronous")
-    disk = Disk(asked)
+    images, network = ek.open_images(asked["photos"]), chaos_parts.load()
     with contextlib.ExitStack() as stack:
         if asked.get("workers"):
             cluster = LocalCluster(
@@ -148,17 +154,15 @@ def main(asked):
             )
             stack.enter_context(cluster)
             stack.enter_context(Client(cluster))
-        scenes = {
-            "full": full,
-            "ballast": ballast,
-            "read_only": read_only,
-            "read_only_half_way": read_only_half_way,
-            "complete_and_read_only": complete_and_read_only,
-        }
-        told = scenes[asked["scene"]](disk)
-    disk.copy_out()
-    told["files"] = disk.files()
-    Path(asked["told"]).write_text(json.dumps(told))
+        for wanted in asked["scenes"]:
+            disk = Disk(wanted, images, network)
+            try:
+                told = SCENES[wanted["scene"]](disk)
+                disk.copy_out()
+                told["files"] = disk.files()
+            except Exception:
+                told = {"broken": traceback.format_exc()}
+            Path(wanted["told"]).write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-COUNTS = [2, 5, 3]
+COUNTS = {"before": [2, 3, 5], "after": [4, 6, 1]}
 
 
 @pytest.mark.parametrize("place", ["/layers/", "/commits/"], ids=["shard", "commit"])
@@ -13,8 +13,8 @@ def test_workers_killed_at_an_exact_place(place, stage, reference, contents):
     graves = stage.folder / "graves"
     graves.mkdir()
     deaths = [
-        {"moment": moment, "place": place, "counts": COUNTS, "folder": str(graves)}
-        for moment in ("before", "after")
+        {"moment": moment, "place": place, "counts": counts, "folder": str(graves)}
+        for moment, counts in COUNTS.items()
     ]
 
     stage.start(env={"CHAOS_DEATH": json.dumps(deaths)})
@@ -22,7 +22,7 @@ def test_workers_killed_at_an_exact_place(place, stage, reference, contents):
 
     dead = {grave.name: int(grave.read_text()) for grave in graves.iterdir()}
     said = stage.errors.read_text()
-    assert len(set(dead.values())) == 2 * len(COUNTS)
+    assert len(set(dead.values())) == 6
     for name, pid in dead.items():
         assert f"Worker process {pid} was killed by signal 9" in said
         stage.kills.append((pid, f"itself {name} {place}"))

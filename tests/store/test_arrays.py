@@ -1,222 +1,195 @@
-"""Writing Zarr: whole shards, whole stores."""
-
-import os
-import pickle
-import stat
-import subprocess
-import sys
-import zlib
-from pathlib import Path
+"""Zarr and xarray, without knowing what a store holds."""
 
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 
-from embedkit.errors import CorruptStore, StoreError
+from embedkit.errors import StoreError
+from embedkit.files.files import files_at
 from embedkit.store import arrays
-from embedkit.store.table import to_dataset
+
+TEXT = np.dtypes.StringDType()
 
 
-def test_a_new_store_is_zarr_v3_with_the_layout_of_the_design(path, schema):
-    """Groups, dimension names, shards, fill value and attributes are as promised."""
-    root = zarr.open_group(path, mode="r")
-
-    array = root["layers/stage1.relu/activation"]
-    maps = root["layers/conv/activation"]
-
-    assert root.metadata.zarr_format == 3
-    assert array.metadata.dimension_names == ("image", "feature")
-    assert maps.metadata.dimension_names == ("image", "channel", "y", "x")
-    assert (array.shape, array.shards) == ((70, 8), (32, 8))
-    assert np.isnan(array.fill_value)
-    assert root["image"].metadata.dimension_names == ("image",)
-    assert root.attrs["embedkit"]["identity"] == schema.identity
+@pytest.fixture
+def empty(place):
+    """A group without arrays, in each kind of place."""
+    arrays.make_group(place)
+    return place
 
 
-def test_a_block_is_one_file_an_array(path, fill):
-    """Blocks never share a file, so that no two workers write the same one."""
-    fill(path, [0, 2])
-
-    shards = sorted((path / "layers/conv/activation/c").iterdir())
-
-    assert [each.name for each in shards] == ["0", "2"]
-    assert len([f for f in shards[0].rglob("*") if f.is_file()]) == 1
-
-
-def test_written_blocks_read_back_bit_by_bit(path, fill, values):
-    """What is written is what is read; what is not is NaN."""
-    fill(path, [0, 2])
-
-    stored = zarr.open_array(path, path="layers/conv/activation", mode="r")[:]
-
-    np.testing.assert_array_equal(stored[:32], values["conv"][:32])
-    np.testing.assert_array_equal(stored[64:], values["conv"][64:])
-    assert np.isnan(stored[32:64]).all()
-
-
-def test_a_block_of_zeros_is_stored(path, fill):
-    """A dead ReLU is data: its file exists and reads as zeros, not as missing."""
-    fill(path, [0])
-
-    file = path / "layers/stage1.relu/activation/c/0/0"
-    stored = zarr.open_array(path, path="layers/stage1.relu/activation", mode="r")
-
-    assert file.is_file()
-    assert (stored[:32] == 0).all()
-
-
-def test_shards_reach_the_disk_before_the_block_is_done(
-    path, schema, values, monkeypatch
-):
-    """Every shard of the block is synced by the time that its checksums are known."""
-    synced = []
-    monkeypatch.setattr(arrays, "_sync", synced.append)
-
-    arrays.write_block(path, schema, 0, {n: each[:32] for n, each in values.items()})
-
-    assert synced == [arrays.shard_path(path, spec, 0) for spec in schema.layers]
-    assert all(file.is_file() for file in synced)
-
-
-def test_checksums_are_those_of_the_bytes(path, schema, values):
-    """The recorded CRC-32 is that of the rows in C order."""
-    rows = {name: each[:32] for name, each in values.items()}
-
-    checksums = arrays.write_block(path, schema, 0, rows)
-
-    expected = {name: zlib.crc32(each.tobytes()) for name, each in rows.items()}
-    assert checksums == expected
-
-
-def test_the_same_block_twice_gives_the_same_bytes(path, schema, values):
-    """Doing a block again changes nothing on disk."""
-    rows = {name: each[:32] for name, each in values.items()}
-    file = arrays.shard_path(path, schema.layers[1], 0)
-
-    arrays.write_block(path, schema, 0, rows)
-    first = file.read_bytes()
-    arrays.write_block(path, schema, 0, rows)
-
-    assert file.read_bytes() == first
-
-
-@pytest.mark.parametrize("wrong", ["missing", "short", "flat"])
-def test_a_block_of_another_shape_is_refused(path, schema, values, wrong):
-    """A shard is written whole or not at all."""
-    rows = {name: each[:32] for name, each in values.items()}
-    if wrong == "missing":
-        del rows["conv"]
-    else:
-        rows["conv"] = rows["conv"][:31] if wrong == "short" else rows["conv"][0]
-
-    with pytest.raises(StoreError, match=r"block 0 of layer conv needs .*\(32, 2, 3"):
-        arrays.write_block(path, schema, 0, rows)
-
-
-def test_the_last_block_may_be_shorter(path, schema, values):
-    """Seventy images in blocks of 32 end with a block of six."""
-    rows = {name: each[64:] for name, each in values.items()}
-
-    assert set(arrays.write_block(path, schema, 2, rows)) == set(rows)
-
-
-def test_creating_where_something_is_leaves_it_alone(path, schema, table):
-    """A store never replaces what is there, and leaves no temporary folder."""
-    before = sorted(each.name for each in path.parent.iterdir())
-
-    with pytest.raises(StoreError, match="cannot create a store at"):
-        arrays.create(path, schema, to_dataset(table))
-
-    assert sorted(each.name for each in path.parent.iterdir()) == before
-
-
-_AS_NOBODY = """
-import os, sys, pickle
-from pathlib import Path
-from embedkit.store import arrays
-schema, table = pickle.loads(bytes.fromhex(sys.stdin.read()))
-arrays.create(Path(sys.argv[2]), schema, table)  # every import done while still allowed
-if os.getuid() == 0:
-    os.setgid(65534); os.setuid(65534)
-arrays.create(Path(sys.argv[1]), schema, table)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
-def test_a_read_only_place_is_one_clear_error(tmp_path, schema, table):
-    """Without permission nothing is written, not even a parent folder."""
-    locked = tmp_path / "locked"
-    locked.mkdir()
-    locked.chmod(stat.S_IRUSR | stat.S_IXUSR | stat.S_IROTH | stat.S_IXOTH)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    payload = pickle.dumps((schema, to_dataset(table))).hex()
-
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            _AS_NOBODY,
-            str(locked / "deep" / "photos.zarr"),
-            str(tmp_path / "ok.zarr"),
-        ],
-        input=payload,
-        capture_output=True,
-        text=True,
-        check=False,
+def _make(files, name, values, **options):
+    arrays.make(
+        files,
+        name,
+        shape=values.shape,
+        chunks=(4, *values.shape[1:]),
+        dtype=values.dtype,
+        fill="" if values.dtype.kind == "T" else 0,
+        **options,
     )
-
-    assert "StoreError: cannot create a store at" in done.stderr
-    assert "Permission denied: choose a place that you can write to" in done.stderr
-    assert list(locked.iterdir()) == []
+    arrays.write(files, name, values)
 
 
-def test_parents_made_for_a_failed_store_are_removed(
-    tmp_path, schema, table, monkeypatch
-):
-    """When the disk fails half way, neither the store nor its new parents stay."""
+def test_rows_come_back_by_slice_and_by_number(empty):
+    """Numbers and text, whole or in part."""
+    numbers = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    words = np.array([f"é{i}" for i in range(10)], TEXT)
+    _make(empty, "a/x", numbers)
+    _make(empty, "words", words)
 
-    def full(*_args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(arrays, "_write_template", full)
-
-    with pytest.raises(StoreError, match="No space left on device"):
-        arrays.create(tmp_path / "a" / "b" / "photos.zarr", schema, to_dataset(table))
-
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_schema_comes_back_as_it_was(path, schema):
-    """Attributes are the schema in JSON and nothing is lost in them."""
-    assert arrays.read_schema(path) == schema
+    np.testing.assert_array_equal(arrays.read(empty, "a/x"), numbers)
+    np.testing.assert_array_equal(
+        arrays.read(empty, "a/x", rows=slice(3, 7)), numbers[3:7]
+    )
+    rows = np.array([0, 5, 9])
+    np.testing.assert_array_equal(arrays.read(empty, "a/x", rows=rows), numbers[rows])
+    assert arrays.read_text(empty, "words", rows=rows) == ["é0", "é5", "é9"]
+    assert all(type(each) is str for each in arrays.read_text(empty, "words"))
 
 
-def test_what_is_no_store_is_named(tmp_path):
-    """Nothing, a file, a folder and a foreign Zarr group each get their own words."""
+def test_the_files_of_an_array_lie_in_one_folder(empty):
+    """No folder a row of chunks: half as many entries."""
+    _make(empty, "x", np.ones((10, 3)))
+
+    assert empty.names("x") == ["c.0.0", "c.1.0", "c.2.0", "zarr.json"]
+
+
+def test_chunks_of_zeros_are_written(empty):
+    """What equals the fill value is data all the same."""
+    _make(empty, "x", np.zeros((8, 2)))
+
+    assert empty.names("x") == ["c.0.0", "c.1.0", "zarr.json"]
+
+
+def test_text_of_the_fill_value_is_written_too(empty):
+    """A column of empty text has its chunks."""
+    _make(empty, "x", np.array([""] * 8, TEXT))
+
+    assert empty.names("x") == ["c.0", "c.1", "zarr.json"]
+
+
+def test_growing_keeps_what_is_there(empty):
+    """More rows come behind; asking for fewer changes nothing."""
+    values = np.arange(12.0).reshape(6, 2)
+    _make(empty, "x", values)
+
+    arrays.resize(empty, "x", 9)
+    arrays.resize(empty, "x", 3)
+
+    found = arrays.read(empty, "x")
+    assert found.shape == (9, 2)
+    np.testing.assert_array_equal(found[:6], values)
+    assert (found[6:] == 0).all()
+
+
+def test_the_kind_of_an_array_tells_what_can_be_written_to_it(empty):
+    """Type and attributes; None where there is no array."""
+    _make(empty, "x", np.ones(4, np.int16), attributes={"units": "m"})
+    _make(empty, "words", np.array(["a"], TEXT))
+
+    assert arrays.kind(empty, "x") == (np.dtype(np.int16), {"units": "m"})
+    assert arrays.kind(empty, "words") == (TEXT, {})
+    assert arrays.kind(empty, "nothing") is None
+
+
+def test_making_an_array_again_replaces_it(empty):
+    """The old shape and its files are gone."""
+    _make(empty, "x", np.ones((20, 2)))
+
+    _make(empty, "x", np.array(["a"], TEXT))
+
+    assert empty.names("x") == ["c.0", "zarr.json"]
+    assert arrays.read_text(empty, "x") == ["a"]
+
+
+def test_hidden_arrays_are_read_but_not_seen(empty):
+    """Without metadata of the groups above it, an array is out of the tree."""
+    _make(empty, "_embedkit/content/x", np.arange(4))
+    _make(empty, "y", np.arange(4), dims=("image",))
+    arrays.hide(empty, "_embedkit/content/x")
+    arrays.consolidate(empty)
+
+    tree = arrays.open_tree(empty)
+
+    assert tree.groups == ("/",)
+    assert list(tree.variables) == ["y"]
+    assert arrays.read(empty, "_embedkit/content/x").tolist() == [0, 1, 2, 3]
+    assert "_embedkit/content/x/c.0" in empty.names()
+
+
+def test_arrays_below_a_group_are_listed_by_path(empty):
+    """At any depth, and none beside the group."""
+    for name in ("layers/a/activation", "layers/b/c/activation", "other/x", "y"):
+        _make(empty, name, np.arange(4))
+
+    assert sorted(arrays.arrays_below(empty, "layers")) == [
+        *("layers/a/activation", "layers/b/c/activation"),
+    ]
+
+
+def test_attributes_are_added_and_replaced(empty):
+    """What is not named stays, and so do the gathered metadata."""
+    _make(empty, "x", np.arange(4), dims=("image",))
+    arrays.consolidate(empty)
+    arrays.set_attributes(empty, {"a": 1, "b": 2})
+    arrays.set_attributes(empty, {"b": 3})
+
+    assert arrays.attributes(empty) == {"a": 1, "b": 3}
+    group = zarr.open_group(arrays._target(empty), mode="r")
+    assert list(group.metadata.consolidated_metadata.metadata) == ["x"]
+
+
+def test_groups_are_found_by_an_attribute(empty):
+    """At any depth below a group; others, arrays among them, are passed over."""
+    for name in ("results/a", "results/b/c", "other/d", "results/e"):
+        arrays.make_group(empty, name)
+    for name in ("results/a", "results/b/c", "other/d"):
+        arrays.set_attributes(empty, {"mark": name}, group=name)
+    _make(empty, "results/x", np.arange(4), attributes={"odd": 1})
+
+    found = sorted(arrays.groups_with(empty, "results", attribute="mark"))
+
+    assert found == ["a", "b/c"]
+    assert list(arrays.groups_with(empty, "nothing", attribute="mark")) == []
+
+
+def test_a_group_that_vanishes_meanwhile_is_passed_over(tmp_path, monkeypatch):
+    """Another process may replace a result while results are listed."""
+    files = files_at(tmp_path)
+    arrays.make_group(files, "results/a")
+    arrays.set_attributes(files, {"mark": 1}, group="results/a")
+    monkeypatch.setattr(type(files), "names", lambda *_: ["a/zarr.json", "b/zarr.json"])
+
+    assert list(arrays.groups_with(files, "results", attribute="mark")) == ["a"]
+
+
+def test_what_is_no_group_is_named(tmp_path):
+    """Nothing, a file, a folder and broken metadata each end in one clear error."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
-    zarr.create_group(tmp_path / "foreign.zarr")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/zarr.json").write_text('{"zarr_format": 3, "node_')
 
-    with pytest.raises(StoreError, match=r"no store at .*: nothing is there"):
-        arrays.read_schema(tmp_path / "nothing")
-    with pytest.raises(StoreError, match="is no embedkit store but a file"):
-        arrays.read_schema(tmp_path / "file")
-    with pytest.raises(StoreError, match="is no embedkit store but a folder"):
-        arrays.read_schema(tmp_path / "folder")
-    with pytest.raises(StoreError, match="is a Zarr group but no embedkit store"):
-        arrays.read_schema(tmp_path / "foreign.zarr")
+    with pytest.raises(StoreError, match=r"no store at .*nothing: nothing is there"):
+        arrays.attributes(files_at(tmp_path / "nothing"))
+    for name, kind in (("file", "file"), ("folder", "folder"), ("torn", "folder")):
+        with pytest.raises(StoreError, match=f"{name} is no .* store but a {kind} with"):
+            arrays.attributes(files_at(tmp_path / name))
 
 
-def test_broken_metadata_are_corruption(path):
-    """Missing keys and unknown formats are told apart from other errors."""
-    root = zarr.open_group(path, mode="r+")
-    kept = dict(root.attrs["embedkit"])
+def test_a_dataset_is_written_and_opened_lazily(empty):
+    """Without an index, and without Dask unless that is asked for."""
+    text = np.array(["a", "b", "c"], TEXT)
+    dataset = xr.Dataset({"x": ("image", np.arange(3.0)), "image": ("image", text)})
 
-    root.attrs["embedkit"] = {k: v for k, v in kept.items() if k != "block"}
-    with pytest.raises(CorruptStore, match="metadata lack 'block'"):
-        arrays.read_schema(path)
-    root.attrs["embedkit"] = kept | {"format": 99}
-    with pytest.raises(CorruptStore, match="has format 99 and this embedkit reads"):
-        arrays.read_schema(path)
+    arrays.write_dataset(empty, "g", dataset.drop_indexes("image"))
+    arrays.consolidate(empty, ["g"])
+    plain = arrays.open_dataset(empty, "g")
+    chunked = arrays.open_dataset(empty, "g", chunks={})
+
+    assert len(plain.indexes) == 0
+    assert plain["x"].chunks is None
+    assert chunked["x"].chunks == ((3,),)
+    xr.testing.assert_equal(plain.compute(), dataset.drop_indexes("image"))

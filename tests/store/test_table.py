@@ -1,5 +1,7 @@
 """The image table as arrays."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.errors import InputError
-from embedkit.store.commits import Commit
-from embedkit.store.table import as_coordinates, status_columns, to_dataset, to_frame
+from embedkit.store.table import (
+    REMOVED,
+    as_coordinates,
+    joint_status,
+    same_status,
+    status_columns,
+    text,
+    to_dataset,
+    to_frame,
+)
 
 
 def test_every_kind_of_column_becomes_an_array(table):
@@ -65,7 +75,11 @@ def test_numbers_booleans_and_dates_keep_their_values(column):
 
 
 @pytest.mark.parametrize(
-    "name", ["status", "error", "image", "layers", "axis", "a/b", "", ".x", "a\nb"]
+    "name",
+    [
+        *("status", "error", "image", "layers", "axis", "a/b", "", ".x", "a\nb"),
+        *("_embedkit", "zarr.json"),
+    ],
 )
 def test_a_column_that_cannot_be_stored_is_named(name):
     """Reserved names and names that are no path get one clear error."""
@@ -111,18 +125,11 @@ def test_coordinates_have_no_index(table):
     assert "sharp" not in array.coords
 
 
-def test_status_follows_the_commit_records():
+def test_status_follows_the_commit_records(record, one):
     """Committed rows are ok or unreadable with a reason; the others are pending."""
     ids = xr.DataArray([f"{i}" for i in range(6)], dims="image")
-    commit = Commit(
-        block=1,
-        identity="x",
-        start=2,
-        stop=5,
-        failures={"3": "cut short"},
-        crc32={},
-        seconds={},
-        device="cpu",
+    commit = dataclasses.replace(
+        record(one, 1), start=2, stop=5, failures={"3": "cut short"}
     )
 
     found = status_columns(ids, {1: commit})
@@ -131,3 +138,60 @@ def test_status_follows_the_commit_records():
         *("pending", "pending", "ok", "unreadable", "ok", "pending"),
     ]
     assert found["error"][1].tolist() == ["", "", "", "cut short", "", ""]
+
+
+@pytest.mark.parametrize("reason", ["cut short", REMOVED])
+def test_rows_that_were_taken_out_say_so(record, one, reason):
+    """A row of NaN whose image is gone is `removed`, not `unreadable`."""
+    ids = xr.DataArray([f"a/{i}.jpg" for i in range(70)], dims="image")
+    commit = record(one, 1, failures={"a/40.jpg": reason})
+
+    status = status_columns(ids, {1: commit})["status"][1]
+
+    assert status[40] == ("removed" if reason == REMOVED else "unreadable")
+    assert set(status[32:64].tolist()) - {status[40]} == {"ok"}
+
+
+WORDS = st.sampled_from(["ok", "pending", "unreadable"])
+
+
+@given(st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1))
+def test_the_joint_status_is_ok_where_all_are(rows):
+    """Else somebody's trouble counts: first what could not be read, with its reason."""
+    passes = []
+    for number, states in enumerate(zip(*rows, strict=True)):
+        errors = [f"by {number}" if each == "unreadable" else "" for each in states]
+        passes.append(
+            {"status": ("image", text(states)), "error": ("image", text(errors))}
+        )
+
+    joint = joint_status(passes)
+
+    for row, states in enumerate(rows):
+        bad = [number for number, each in enumerate(states) if each == "unreadable"]
+        waits = "pending" in states
+        expected = ("unreadable", f"by {bad[0]}") if bad else ("ok", "")
+        expected = ("pending", "") if waits and not bad else expected
+        assert (joint["status"][1][row], joint["error"][1][row]) == expected
+    assert same_status(passes[0], passes[0])
+    assert same_status(passes[0], joint) == (
+        passes[0]["status"][1].tolist() == joint["status"][1].tolist()
+        and passes[0]["error"][1].tolist() == joint["error"][1].tolist()
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["ok", "pending", "unreadable"])), min_size=1
+    )
+)
+def test_the_joint_status_of_one_is_its_own(rows):
+    """A store of one network says what that one says."""
+    states = [each[0] for each in rows]
+    only = {"status": ("image", text(states)), "error": ("image", text(states))}
+
+    joint = joint_status([only])
+
+    assert same_status(only, joint)
+    joint["status"][1][0] = "changed"
+    assert only["status"][1][0] == states[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 
+import dask.config
 from dask.system import CPU_COUNT
 from distributed import Client
 
@@ -57,6 +58,9 @@ def connect(
         if value is not None and value < 1:
             message = f"{name} is {value}: give 1 or more"
             raise InputError(message)
+    # Dask shuts a worker's nanny for good when it is not back in 15 s: one that dies
+    # twice in a row is just starting then, and a run would wait for it for ever.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
     port = _free_dashboard_port() if dashboard_port is None else dashboard_port
     return Client(
         n_workers=n_workers or max(1, CPU_COUNT // threads_per_worker),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, as_completed, get_client
+from distributed import Client, KilledWorker, get_client, wait
 
 from embedkit.config import settings
 from embedkit.errors import IncompleteStore
@@ -25,6 +26,11 @@ Outcome: TypeAlias = BlockReport | BlockLoss
 
 _CUT_OFF = (CancelledError, asyncio.CancelledError, OSError)
 """What the client and its futures raise when the scheduler has gone."""
+
+_log = logging.getLogger(__name__)
+
+_PATIENCE = 60.0
+"""Seconds without an ended block after which a missing worker is told (chosen)."""
 
 _MOST_KILLS = 3 * DEATHS
 """Times a block is sent again after the scheduler blamed it for deaths. Being only near
@@ -97,31 +103,45 @@ def _on_cluster(
     run = f"{time.time_ns():x}"
     in_flight: dict[Any, Turn] = {}
     again: deque[Turn] = deque()
-    ended = as_completed()
 
     def fill() -> None:
         """Workers may have joined: look anew how many there are."""
         width = settings().window * max(1, sum(client.nthreads().values()))
         for turn in _draw(again, turns, width - len(in_flight)):
-            future = _submit(client, turn, run)
-            in_flight[future] = turn
-            ended.add(future)
+            in_flight[_submit(client, turn, run)] = turn
 
     try:
         fill()
-        for future in ended:
-            turn = in_flight.pop(future)
-            outcome = _outcome(future, turn)
-            if _failed(outcome, turn):
-                again.append(turn.again())
-            else:
-                yield outcome
-            fill()
+        while in_flight:
+            for future in _ended(client, list(in_flight)):
+                turn = in_flight.pop(future)
+                outcome = _outcome(future, turn)
+                if _failed(outcome, turn):
+                    again.append(turn.again())
+                else:
+                    yield outcome
+                fill()
     except _CUT_OFF as error:
         raise _gone(in_flight) from error
     finally:
         if client.status == "running":
             client.cancel(list(in_flight))
+
+
+def _ended(client: Client, futures: list[Any]) -> Iterable[Any]:
+    """Wait until some have ended. Say so now and then if there is nobody to do it."""
+    patience = _PATIENCE
+    while True:
+        try:
+            done: set[Any] = wait(
+                futures, timeout=patience, return_when="FIRST_COMPLETED"
+            ).done
+        except TimeoutError:
+            if not client.nthreads():
+                _log.warning("no Dask worker for %.0f s: waiting for some", patience)
+            patience *= 2
+        else:
+            return done
 
 
 def _submit(client: Client, turn: Turn, run: str) -> Any:

@@ -127,15 +127,22 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
         add_network=add_network,
     )
     files = files_at(path)
+    with writing(files):
+        return _extracted(files, asked, on_progress)
+
+
+def _extracted(
+    files: Files, asked: Asked, on_progress: Callable[[Progress], None] | None
+) -> Store:
     store = _existing(files)
     if store is None:
         store = _created(files, asked)
     elif _nothing_to_do(store, asked):
         return store
-    with writing(files), locked(files) as lock:
+    with locked(files) as lock:
         store = _in_line(files, asked)
         name = name_in_store(store.schema, asked, where=store.url)
-        job = jobs(store, net, image_set.source, lock)
+        job = jobs(store, asked.network, asked.images.source, lock)
         return fill(store, name, job, lock=lock, on_progress=on_progress)
 
 

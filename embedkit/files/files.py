@@ -68,8 +68,8 @@ class Files(Protocol):
         say its content: it is not looked at again.
         """
 
-    def sync(self, name: str) -> None:
-        """Bring a file that somebody else wrote there, and its name, to the disk."""
+    def sync(self, *names: str) -> None:
+        """Bring files that somebody else wrote there, and their names, to the disk."""
 
     def clean(self, folder: str = "") -> int:
         """Delete what killed writers left unfinished below a folder; return how much.

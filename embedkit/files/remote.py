@@ -194,9 +194,10 @@ class RemoteFiles:
                     self._fetch(name, path)
         return path
 
-    def sync(self, name: str) -> None:
+    def sync(self, *names: str) -> None:
         """Do nothing: an object that can be seen is stored for good."""
-        checked(name)
+        for name in names:
+            checked(name)
 
     def clean(self, folder: str = "") -> int:
         """Return 0: a killed writer leaves nothing that can be seen."""

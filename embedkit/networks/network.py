@@ -59,16 +59,13 @@ class Network:
 
     Attributes
     ----------
-    name : str
-        For people, and to tell several networks apart.
-    transform : callable
+    name, transform
         As given.
     asked : str or None
         The name that was given to `load_network`; None for a module.
     weights : str or None
         ``"default"``, ``"none"`` or the absolute path of a file; None for a module.
-        ``load_network(asked, weights=weights)`` gives the same module; a transform of
-        the user's own has to be passed again. Neither is part of the identity.
+        A transform of one's own is passed again. Neither is part of the identity.
     backend : str
         What executes the network: ``"torch"``.
 
@@ -217,27 +214,24 @@ class Network:
         Parameters
         ----------
         layers : str or sequence of str
-            As for `resolve`, but canonical names alone are taken as they are (see
-            `embedkit.networks.layers.choose_layers`).
+            As for `resolve`, but canonical names alone are taken as they are.
         pool : {"avg", "max", "flatten", "none"}, default "avg"
             How the value of a layer is pooled for one image.
         start : str, optional
-            The canonical name of an earlier layer. `TapGraph.forward` then takes what
-            that layer gives with pool ``"none"``, instead of pictures.
+            A canonical name: `TapGraph.forward` then takes what that layer gives with
+            pool ``"none"``, instead of pictures.
 
         Returns
         -------
         TapGraph
-            Its `forward` computes nothing behind the last of the layers, and with `start`
-            nothing that they do not need.
+            Its `forward` computes nothing behind the last of the layers.
 
         Raises
         ------
         NetworkError
             When there is no such layer.
         InputError
-            When there is no such way of pooling, or when some layer cannot be computed
-            from `start` alone.
+            When there is no such pool, or when `start` is not enough for some layer.
         """
         if pool not in get_args(Pool):
             message = f"there is no pool {pool!r}. {did_you_mean(pool, get_args(Pool))}"
@@ -256,23 +250,20 @@ class Network:
         start : str
             The canonical name of a layer.
         layers : str or sequence of str
-            As for `taps`.
+            As for `taps`. `start` itself is never possible.
 
         Returns
         -------
         bool
-            False where more that depends on the picture is needed (as behind a shortcut
-            around `start`), where `start` is one of the layers, and where float32 does
-            not hold its value.
+            False where more of the picture is needed, or float32 cannot hold the value.
 
         Raises
         ------
         NetworkError
             When there is no such layer.
         """
-        chosen = self._chosen(layers)
-        found = find_start(self._measured, start, chosen, network=self.name)
-        return found is not None
+        seen, chosen = self._measured, self._chosen(layers)
+        return find_start(seen, start, chosen, network=self.name) is not None
 
     def _chosen(self, layers: str | Sequence[str]) -> list[Layer]:
         return choose_layers(layers, self._layers, network=self.name)
@@ -283,13 +274,12 @@ class Network:
         Parameters
         ----------
         files : Files
-            Where. The file is named by its digest and written whole; if it is there
-            already, with the same content, it is left alone.
+            Where. A file that is there already, with the same content, is left alone.
 
         Returns
         -------
         Spooled
-            The file's place, name and digest, a few bytes to send around.
+            Its place, name and digest, a few bytes to send around.
         """
         return write_spool((self._module, self.transform, self.name), files)
 

@@ -169,6 +169,18 @@ def groups_with(files: Files, under: str, *, attribute: str) -> Iterator[str]:
             yield group
 
 
+def rename_dimension(files: Files, under: str, old: str, new: str) -> None:
+    """Rename a dimension of all arrays below a group, where it has any."""
+    for name in files.names(under):
+        if name.rpartition("/")[2] != "zarr.json":
+            continue
+        found = json.loads(files.read(f"{under}/{name}"))
+        dims = found.get("dimension_names") or []
+        if old in dims:
+            found["dimension_names"] = [new if each == old else each for each in dims]
+            files.write(f"{under}/{name}", json.dumps(found).encode())
+
+
 def consolidate(files: Files, groups: Sequence[str] = ()) -> None:
     """Gather all metadata into the root's, and that of each named group into its own.
 

@@ -29,6 +29,12 @@ from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 
 ACTIVATION = "activation"
 CONTENT = "content"
+RESULTS = "results"
+RESULT = "embedkit_result"
+"""The attribute by which the group of a saved result is known."""
+OTHER_ROWS = "row"
+"""Stands for ``image`` in results whose rows are not all rows of the store: xarray's tree
+refuses to open groups that disagree."""
 _TABLE_ROWS = 16384
 _BEGUN = f"{PRIVATE}/creating"
 
@@ -168,6 +174,9 @@ def grow(files: Files, schema: StoreSchema) -> None:
     for one in schema.passes:
         for name in _arrays_of(one):
             arrays.resize(files, name, schema.n_images)
+    if read_schema(files).n_images < schema.n_images:
+        # results of fewer images must not be taken for those of all
+        arrays.rename_dimension(files, RESULTS, "image", OTHER_ROWS)
     _settle(files, schema)
 
 
@@ -186,9 +195,10 @@ def _settle(files: Files, schema: StoreSchema) -> None:
         if name not in known:
             files.delete_tree(name)
     groups = [layer_group(spec.name) for spec in schema.layers]
-    arrays.consolidate(files, groups)
-    for name in [*groups, *(each for one in schema.passes for each in _arrays_of(one))]:
-        files.sync(f"{name}/zarr.json")
+    saved = arrays.groups_with(files, RESULTS, attribute=RESULT)
+    arrays.consolidate(files, [*groups, *(f"{RESULTS}/{name}" for name in saved)])
+    within = [*groups, *(each for one in schema.passes for each in _arrays_of(one))]
+    files.sync(*(f"{name}/zarr.json" for name in within))
     arrays.set_attributes(files, {"embedkit": schema.to_json()})
     files.sync("zarr.json")
 
@@ -253,6 +263,7 @@ def _write_column(
         )
     arrays.resize(files, name, len(values))
     arrays.write(files, name, values)
+    files.sync(*(f"{name}/{each}" for each in files.names(name)))
 
 
 def write_block(
@@ -303,8 +314,10 @@ def write_block(
             # Zarr would read what is there, damaged or not, to fill up the shard.
             files.delete(shard(array, block, len(shape)))
         arrays.write(files, array, stored, rows=rows)
-        files.sync(shard(array, block, len(shape)))
         written[name] = zlib.crc32(stored.data)
+    files.sync(
+        *(shard(array, block, len(shape)) for array, shape, _ in _shards(one).values())
+    )
     return written
 
 

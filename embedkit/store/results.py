@@ -11,12 +11,17 @@ import xarray as xr
 from embedkit.errors import InputError, NotInStore, StoreError, did_you_mean
 from embedkit.files.files import Files, files_at
 from embedkit.store import arrays
-from embedkit.store.layout import reason
+from embedkit.store.layout import (
+    OTHER_ROWS,
+    RESULT,
+    RESULTS,
+    read_schema,
+    reason,
+)
 from embedkit.store.table import text
 
-RESULTS = "results"
-_MARK = "embedkit_result"
-_OTHER_ROWS = "row"  # stands for "image" where a result's rows are not the store's
+OF_IMAGES = "embedkit_images"
+"""The attribute of a result whose rows are the store's first rows: as many as it had."""
 
 
 def save(
@@ -37,8 +42,9 @@ def save(
     result : Dataset or DataArray
         What to keep; lazy parts are computed here.
     same_images : bool, default True
-        Whether dimension ``image`` is the store's. Another one is called ``row`` on
-        disk, because xarray's tree refuses to open groups that disagree.
+        Whether dimension ``image`` is the store's, from its first row on. One of other
+        images, or of fewer than there are now, is called ``row`` on disk, because
+        xarray's tree refuses to open groups that disagree.
 
     Raises
     ------
@@ -50,12 +56,15 @@ def save(
     _check_name(name)
     _check_nesting(files, name)
     ready = _with_portable_text(_as_dataset(result).drop_encoding().compute())
-    if not same_images:
-        ready = ready.rename({"image": _OTHER_ROWS})
+    rows = ready.sizes.get("image")
+    if rows is not None and same_images:
+        ready = ready.assign_attrs({OF_IMAGES: rows})
+    if rows is not None and not (same_images and rows == read_schema(files).n_images):
+        ready = ready.rename({"image": OTHER_ROWS})
     place = files.for_zarr()
     try:
         if isinstance(place, str):
-            _replace(Path(place), name, ready.assign_attrs({_MARK: name}))
+            _replace(Path(place), name, ready.assign_attrs({RESULT: name}))
         else:
             _rewrite(files, name, ready)
     except files.failures as error:
@@ -75,6 +84,7 @@ def _replace(store: Path, name: str, dataset: xr.Dataset) -> None:
     try:
         arrays.make_group(files_at(store), f"{RESULTS}/{name}".rpartition("/")[0])
         arrays.write_dataset(files_at(new), "", dataset)
+        arrays.consolidate(files_at(new))
         if target.exists():
             target.rename(old)
         new.rename(target)
@@ -88,7 +98,7 @@ def _rewrite(files: Files, name: str, dataset: xr.Dataset) -> None:
     group = f"{RESULTS}/{name}"
     files.delete_tree(group)
     arrays.write_dataset(files, group, dataset)
-    arrays.set_attributes(files, {_MARK: name}, group=group)
+    arrays.set_attributes(files, {RESULT: name}, group=group)
 
 
 def load(files: Files, name: str) -> xr.Dataset:
@@ -104,15 +114,15 @@ def load(files: Files, name: str) -> xr.Dataset:
         message = f"no result {name!r} in {files.url}. {did_you_mean(name, known)}"
         raise NotInStore(message)
     dataset = arrays.open_dataset(files, f"{RESULTS}/{name}", chunks={})
-    if _OTHER_ROWS in dataset.dims:
-        dataset = dataset.rename({_OTHER_ROWS: "image"})
-    kept = {key: value for key, value in dataset.attrs.items() if key != _MARK}
+    if OTHER_ROWS in dataset.dims:
+        dataset = dataset.rename({OTHER_ROWS: "image"})
+    kept = {key: value for key, value in dataset.attrs.items() if key != RESULT}
     return dataset.drop_attrs(deep=False).assign_attrs(kept)
 
 
 def names(files: Files) -> list[str]:
     """Return the names of the results that a store holds, sorted."""
-    return sorted(arrays.groups_with(files, RESULTS, attribute=_MARK))
+    return sorted(arrays.groups_with(files, RESULTS, attribute=RESULT))
 
 
 def _as_dataset(result: xr.Dataset | xr.DataArray) -> xr.Dataset:

@@ -128,7 +128,7 @@ class Store(Mapping[str, xr.DataArray]):
         opened = arrays.open_dataset(
             self.files,
             layout.layer_group(spec.name),
-            chunks={"image": self._rows_to_read(spec, one)},
+            chunks={"image": _rows_to_read(spec, one)},
         )[layout.ACTIVATION]
         activation = opened[: self.schema.n_images].rename(spec.name)
         labelled = activation.assign_coords(
@@ -357,7 +357,8 @@ class Store(Mapping[str, xr.DataArray]):
     def load(self, name: str) -> xr.Dataset:
         """Return a saved result, lazily, with this store's image coordinates.
 
-        A result on other images, or in another order, has kept its own coordinates.
+        A result on other images, or in another order, has kept its own coordinates; one
+        that is older than the last images has the rows that the store had then.
         A column whose name the result takes is renamed: beside a cluster's ``label``
         the table's becomes ``image_label``.
 
@@ -367,12 +368,12 @@ class Store(Mapping[str, xr.DataArray]):
             When there is none of that name, with the nearest names that there are.
         """
         dataset = results.load(self.files, name)
-        if "image" in dataset.coords or "image" not in dataset.dims:
+        rows = dataset.attrs.pop(results.OF_IMAGES, None)
+        if rows is None or rows > self.schema.n_images:
             return dataset
+        columns = self._with_status().isel(image=slice(rows))
         beside = [*dataset.variables, *dataset.dims]
-        return dataset.assign_coords(
-            table.as_coordinates(self._with_status(), beside=beside)
-        )
+        return dataset.assign_coords(table.as_coordinates(columns, beside=beside))
 
     @property
     def results(self) -> list[str]:
@@ -400,10 +401,6 @@ class Store(Mapping[str, xr.DataArray]):
         message = f"no layer {layer!r} in {self.url}. {did_you_mean(layer, self)}"
         raise NotInStore(message)
 
-    def _rows_to_read(self, spec: LayerSpec, one: Pass) -> int:
-        blocks = max(1, READ_BYTES // max(1, spec.row_bytes * one.block))
-        return min(self.schema.n_images, blocks * one.block)
-
     def _with_status(self) -> xr.Dataset:
         """Open the image table with the status that the commit records tell."""
         columns = self.columns()
@@ -421,6 +418,12 @@ class Store(Mapping[str, xr.DataArray]):
             return set(json.loads(self.files.read(_FINISHED)))
         except FileNotFoundError:
             return set()
+
+
+def _rows_to_read(spec: LayerSpec, one: Pass) -> int:
+    """Return the rows of a Dask chunk: whole blocks, even of a store that grows now."""
+    blocks = max(1, READ_BYTES // max(1, spec.row_bytes * one.block))
+    return blocks * one.block
 
 
 def _check_shards(

@@ -19,7 +19,7 @@ from embedkit.networks.identity import (
     combine,
     describe_transform,
 )
-from embedkit.networks.taps import Traced, trace
+from embedkit.networks.tracing import Traced, trace
 
 
 def digest(module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import urllib.error
 
 import numpy as np
@@ -197,3 +198,80 @@ def test_old_densenet_files_are_understood(tmp_path):
 def test_networks_trained_on_other_inputs_get_them():
     """Inputs are normalised anew where the published weights expect it."""
     assert load_network("googlenet", weights=None).module.transform_input
+
+
+@pytest.mark.parametrize("name", ["mine", "resnet18/layer 4", "größe.2", "a_b/c.d"])
+def test_networks_can_be_named(name):
+    """A name tells networks apart and leaves identity and origin as they are."""
+    network = load_network("embedkit/digits", name=name)
+    plain = load_network("embedkit/digits")
+    own = load_network(nn.Flatten(), transform=picture, name=name)
+    assert network.name == own.name == name
+    assert plain.name == network.asked == "embedkit/digits"
+    assert network.identity == plain.identity
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "_x",
+        ".x",
+        "a/../b",
+        "a/_b",
+        "/a",
+        "a/",
+        "a//b",
+        "a\\b",
+        "a\nb",
+        3,
+    ],
+)
+def test_unfit_names_are_refused(name):
+    """What would hide a folder, or lead out of one, is no name."""
+    message = f"name={name!r} was given: a network's name has to be printable text such"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}") as caught:
+        load_network("embedkit/digits", name=name)
+    assert "\n" not in str(caught.value)
+
+
+def test_private_classes_name_themselves():
+    """The default name of a module is its class, whatever that is called."""
+    private = type("_Private", (nn.Flatten,), {})
+    assert load_network(private(), transform=picture).name == "_Private"
+
+
+@pytest.mark.parametrize("weights", ["default", "none", None, "file"])
+def test_networks_can_be_loaded_again(weights, tmp_path, monkeypatch):
+    """What a network knows of its origin leads back to it, from any folder."""
+    torch.save(DigitsNetwork().state_dict(), tmp_path / "w.pt")
+    monkeypatch.chdir(tmp_path)
+    first = load_network(
+        "embedkit/digits", weights="w.pt" if weights == "file" else weights, name="mine"
+    )
+    expected = {"file": str(tmp_path / "w.pt"), None: "none"}.get(weights, weights)
+    monkeypatch.chdir("/")
+    again = load_network(first.asked, weights=first.weights)
+    assert (again.asked, again.weights) == (first.asked, first.weights)
+    assert first.weights == expected
+    assert again.identity == first.identity
+
+
+def test_torchvision_networks_can_be_loaded_again():
+    """Variants of weights are part of what was asked, and so of the transform."""
+    first = load_network("resnet18.IMAGENET1K_V1", weights=None)
+    again = load_network(first.asked, weights=first.weights)
+    assert first.asked == "resnet18.IMAGENET1K_V1"
+    assert first.weights == "none"
+    assert again.identity == first.identity
+
+
+@pytest.mark.parametrize("weights", ["default", "none", None])
+def test_modules_cannot_be_loaded_again(weights):
+    """A module has no name to ask for, and keeps its weights."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    network = load_network(module, transform=picture, weights=weights)
+    assert network.asked is network.weights is None
+    assert network.module[1].weight.equal(module[1].weight)

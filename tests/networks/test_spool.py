@@ -18,10 +18,16 @@ import torch
 from torch import nn
 
 from embedkit.errors import CorruptStore, NetworkError
+from embedkit.files.files import files_at
 from embedkit.networks import spool
 from embedkit.networks.load import load_network
 from embedkit.networks.spool import Spooled, load_spooled
 from embedkit.networks.spool_file import read_spool, write_spool
+
+
+def path_of(spooled):
+    """Where a local file lies."""
+    return Path(spooled.url, spooled.name)
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +38,8 @@ def fresh(monkeypatch):
 
 def test_round_trip(digits, tmp_path, noise):
     """What comes back is the same network, to the bit."""
-    spooled = digits.spool(tmp_path / "new" / "folder")
-    assert Path(spooled.path).name == f"network-{spooled.sha256[:16]}.pkl"
+    spooled = digits.spool(files_at(tmp_path / "new" / "folder"))
+    assert path_of(spooled).name == f"network-{spooled.sha256[:16]}.pkl"
     again = load_spooled(spooled)
     batch = noise(4, 1, 16, 16)
     assert again.identity == digits.identity
@@ -45,36 +51,54 @@ def test_round_trip(digits, tmp_path, noise):
 
 def test_spooled_is_small_and_travels(digits, tmp_path):
     """Path and digest are all that is sent around."""
-    spooled = digits.spool(tmp_path)
+    spooled = digits.spool(files_at(tmp_path))
     assert len(pickle.dumps(spooled)) < 400
     assert pickle.loads(pickle.dumps(spooled)) == spooled
-    assert Path(spooled.path).is_absolute()
+    assert Path(spooled.url).is_absolute()
 
 
 def test_present_file_is_left_alone(digits, tmp_path):
     """Writing again changes nothing; a file with other content is replaced."""
-    spooled = digits.spool(tmp_path)
-    path = Path(spooled.path)
+    spooled = digits.spool(files_at(tmp_path))
+    path = path_of(spooled)
     inode = path.stat().st_ino
-    assert digits.spool(tmp_path) == spooled
+    assert digits.spool(files_at(tmp_path)) == spooled
     assert path.stat().st_ino == inode
     path.write_bytes(b"something else")
-    assert digits.spool(tmp_path) == spooled
+    assert digits.spool(files_at(tmp_path)) == spooled
     assert path.stat().st_size > 1000
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+def test_any_place_will_do(digits):
+    """An object store takes networks as a folder does, and a damaged one is replaced."""
+    files = files_at("memory://networks")
+    spooled = digits.spool(files)
+    assert spooled.url == "memory://networks"
+    assert load_spooled(spooled).identity == digits.identity
+    files.write(spooled.name, b"something else")
+    with pytest.raises(CorruptStore, match=r"'memory://networks/network-\w+\.pkl' has"):
+        read_spool(spooled)
+    assert digits.spool(files) == spooled
+    assert read_spool(spooled)[2] == "embedkit/digits"
+    files.delete(spooled.name)
+    with pytest.raises(NetworkError, match="cannot be read here"):
+        read_spool(spooled)
+
+
 def test_equal_networks_give_equal_files(digits, tmp_path):
     """Nothing in the file depends on where the weights lie in memory."""
-    one = digits.spool(tmp_path / "one")
-    other = load_network("embedkit/digits").spool(tmp_path / "other")
+    one = digits.spool(files_at(tmp_path / "one"))
+    other = load_network("embedkit/digits").spool(files_at(tmp_path / "other"))
     assert one.sha256 == other.sha256
 
 
 def test_unequal_pickles_get_their_own_files(tmp_path):
     """What one process wrote is not replaced under the feet of its workers."""
-    ones = [write_spool((nn.Flatten(), flat, name), tmp_path) for name in "ab"]
-    assert ones[0].path != ones[1].path
+    ones = [
+        write_spool((nn.Flatten(), flat, name), files_at(tmp_path)) for name in "ab"
+    ]
+    assert ones[0].name != ones[1].name
     assert [read_spool(each)[2] for each in ones] == ["a", "b"]
 
 
@@ -86,7 +110,7 @@ def test_interrupted_write_leaves_nothing(digits, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        digits.spool(tmp_path)
+        digits.spool(files_at(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -112,8 +136,8 @@ class Fails:
 
 def test_changed_files_are_not_opened(digits, tmp_path):
     """The digest is compared before anything in the file can run."""
-    spooled, trace = digits.spool(tmp_path), tmp_path / "owned"
-    Path(spooled.path).write_bytes(pickle.dumps(Evil(trace)))
+    spooled, trace = digits.spool(files_at(tmp_path)), tmp_path / "owned"
+    path_of(spooled).write_bytes(pickle.dumps(Evil(trace)))
     with pytest.raises(
         CorruptStore, match=r"has SHA-256 \w{12}… and .* was written: delete it"
     ):
@@ -123,10 +147,10 @@ def test_changed_files_are_not_opened(digits, tmp_path):
 
 def test_one_changed_byte_is_noticed(digits, tmp_path):
     """A flipped bit in the weights is not a network."""
-    spooled = digits.spool(tmp_path)
-    data = bytearray(Path(spooled.path).read_bytes())
+    spooled = digits.spool(files_at(tmp_path))
+    data = bytearray(path_of(spooled).read_bytes())
     data[len(data) // 2] ^= 1
-    Path(spooled.path).write_bytes(data)
+    path_of(spooled).write_bytes(data)
     with pytest.raises(CorruptStore, match="SHA-256"):
         load_spooled(spooled)
 
@@ -136,7 +160,9 @@ def test_long_reasons_are_cut_to_a_line(tmp_path):
     lost = pickle.dumps(Fails("one\ntwo"))
     path = tmp_path / "network.pkl"
     path.write_bytes(lost)
-    spooled = Spooled(path=str(path), sha256=hashlib.sha256(lost).hexdigest())
+    spooled = Spooled(
+        url=str(tmp_path), name=path.name, sha256=hashlib.sha256(lost).hexdigest()
+    )
     with pytest.raises(NetworkError, match=r"\(AttributeError: .*one\): its") as caught:
         load_spooled(spooled)
     assert "\n" not in str(caught.value)
@@ -144,9 +170,10 @@ def test_long_reasons_are_cut_to_a_line(tmp_path):
 
 def test_missing_file_is_explained(tmp_path):
     """A worker that does not see the folder says so."""
-    lost = Spooled(path=str(tmp_path / "gone.pkl"), sha256="0" * 64)
+    lost = Spooled(url=str(tmp_path), name="gone.pkl", sha256="0" * 64)
     with pytest.raises(
-        NetworkError, match=r"cannot be read here \(No such file.*all workers see"
+        NetworkError,
+        match=r"gone\.pkl' cannot be read here \([Nn]o such file\): put it where all",
     ):
         load_spooled(lost)
 
@@ -156,7 +183,7 @@ def test_foreign_classes_are_explained(tmp_path, monkeypatch):
     module = types.ModuleType("only_here")
     exec("from torch import nn\nclass Mine(nn.Flatten): pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_here", module)
-    spooled = load_network(module.Mine(), transform=flat).spool(tmp_path)
+    spooled = load_network(module.Mine(), transform=flat).spool(files_at(tmp_path))
     monkeypatch.delitem(sys.modules, "only_here")
     with pytest.raises(
         NetworkError, match=r"No module named 'only_here'.*importable on every worker"
@@ -171,7 +198,7 @@ def flat(image):
 
 def test_threads_share_one_load(digits, tmp_path, monkeypatch):
     """Eight threads that ask at once get one object, read once."""
-    spooled, reads = digits.spool(tmp_path), []
+    spooled, reads = digits.spool(files_at(tmp_path)), []
     barrier = threading.Barrier(8)
 
     def counted(which):
@@ -191,7 +218,7 @@ def test_threads_share_one_load(digits, tmp_path, monkeypatch):
 
 def test_threads_run_one_network(digits, tmp_path, noise):
     """Threads that load, measure and run at once do not disturb each other."""
-    spooled = digits.spool(tmp_path)
+    spooled = digits.spool(files_at(tmp_path))
     batches = [noise(3, 1, 16, 16, seed=seed) for seed in range(6)]
     expected = [digits.taps("stages").forward(batch) for batch in batches]
 
@@ -207,7 +234,7 @@ def test_threads_run_one_network(digits, tmp_path, noise):
 def test_few_networks_are_kept(tmp_path):
     """A process that sees many networks forgets the oldest."""
     spools = [
-        load_network(nn.Flatten(start), transform=flat).spool(tmp_path)
+        load_network(nn.Flatten(start), transform=flat).spool(files_at(tmp_path))
         for start in range(6)
     ]
     first = [load_spooled(each) for each in spools]
@@ -243,7 +270,7 @@ def test_tensors_of_all_kinds_survive(tmp_path, tensor):
     """Type, shape and values of any tensor come back."""
     module = nn.Flatten()
     module.constant = tensor
-    spooled = write_spool((module, flat, "toy"), tmp_path)
+    spooled = write_spool((module, flat, "toy"), files_at(tmp_path))
     found = read_spool(spooled)[0].constant
     assert type(found) is type(tensor)
     assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
@@ -260,7 +287,9 @@ def test_marked_views_survive(tmp_path, tensor):
     assert tensor.is_conj() or tensor.is_neg()
     module = nn.Flatten()
     module.constant = tensor
-    found = read_spool(write_spool((module, flat, "toy"), tmp_path))[0].constant
+    found = read_spool(write_spool((module, flat, "toy"), files_at(tmp_path)))[
+        0
+    ].constant
     assert found.equal(tensor)
 
 
@@ -268,14 +297,14 @@ def test_tied_weights_stay_tied(tmp_path):
     """Two names of one parameter are one parameter afterwards."""
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     module[1].weight = module[0].weight
-    spooled = write_spool((module, flat, "toy"), tmp_path)
+    spooled = write_spool((module, flat, "toy"), files_at(tmp_path))
     found = read_spool(spooled)[0]
     assert found[0].weight is found[1].weight
 
 
 def test_digest_names_the_network(digits, tmp_path):
     """Another digest for the same file is another network, and refused."""
-    spooled = replace(digits.spool(tmp_path), sha256="f" * 64)
+    spooled = replace(digits.spool(files_at(tmp_path)), sha256="f" * 64)
     with pytest.raises(CorruptStore, match="ffffffffffff… was written"):
         load_spooled(spooled)
 
@@ -283,6 +312,7 @@ def test_digest_names_the_network(digits, tmp_path):
 WRITER = """
 import sys, torch
 from torch import nn
+from embedkit.files.files import files_at
 from embedkit.networks.load import load_network
 
 class Own(nn.Module):
@@ -300,16 +330,16 @@ def prepare(image):
 SIDE = 0.5
 torch.manual_seed(0)
 network = load_network(Own(), transform=prepare)
-spooled = network.spool(sys.argv[1])
+spooled = network.spool(files_at(sys.argv[1]))
 value = network.taps("last").forward(network.prepare(None)[None])["relu_"]
-print(spooled.path, spooled.sha256, network.identity, value.tobytes().hex())
+print(spooled.url, spooled.name, spooled.sha256, network.identity, value.tobytes().hex())
 """
 
 READER = """
 import sys
 from embedkit.networks.spool import Spooled, load_spooled
 
-network = load_spooled(Spooled(sys.argv[1], sys.argv[2]))
+network = load_spooled(Spooled(*sys.argv[1:]))
 value = network.taps("last").forward(network.prepare(None)[None])["relu_"]
 print(network.name, value.tobytes().hex())
 """
@@ -318,20 +348,20 @@ print(network.name, value.tobytes().hex())
 @pytest.mark.slow
 def test_classes_of_a_script_reach_another_process(tmp_path, run_python):
     """A module and a transform defined in a notebook work where they were not defined."""
-    path, digest, _, value = run_python(WRITER, str(tmp_path / "one")).split()
-    assert run_python(READER, path, digest) == f"Own {value}"
+    *spooled, _, value = run_python(WRITER, str(tmp_path / "one")).split()
+    assert run_python(READER, *spooled) == f"Own {value}"
 
 
 @pytest.mark.slow
 def test_identity_of_a_script_is_the_same_each_time(tmp_path, run_python):
     """A function of a script has one identity in every run of it."""
     runs = [run_python(WRITER, str(tmp_path / str(i))).split() for i in range(2)]
-    assert runs[0][2] == runs[1][2]
+    assert runs[0][3] == runs[1][3]
 
 
 def test_pickle_of_this_file_stays_readable(digits, tmp_path):
     """Any pickle reader that has the classes can read the file: no hidden format."""
-    with Path(digits.spool(tmp_path).path).open("rb") as file:
+    with path_of(digits.spool(files_at(tmp_path))).open("rb") as file:
         module, transform, name = cloudpickle.load(file)
     assert name == "embedkit/digits"
     assert transform == digits.transform

@@ -373,6 +373,7 @@ def test_device_and_repr(digits):
     graph = digits.taps(["fc"], pool="none")
     assert graph.device == ("cuda" if torch.cuda.is_available() else "cpu")
     assert repr(graph) == f"<TapGraph: 1 layers, pool 'none', on {graph.device}>"
+    assert graph.backend == digits.backend == "torch"
 
 
 @pytest.mark.parametrize(
@@ -386,6 +387,28 @@ def test_unfit_batches_are_refused(digits, batch):
         InputError, match=r"a batch of shape .* was given: it has to be"
     ):
         digits.taps("fc").forward(batch)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # PyTorch's own switch warns
+@pytest.mark.parametrize("name", ["squeezenet1_0", "resnet18"])
+def test_other_kernels_stay_within_the_tolerance(name, noise):
+    """Other numbers of threads and other kernels move rows far less than allowed."""
+    network = load_network(name, weights=None, transform=sized(64))
+    graph, batch = network.taps("all", pool="none"), noise(2, 3, 64, 64)
+    expected, threads = graph.forward(batch), torch.get_num_threads()
+    with torch.backends.mkldnn.flags(enabled=False):
+        plain = graph.forward(batch)
+    torch.set_num_threads(1 if threads > 1 else 2)
+    try:
+        other = graph.forward(batch)
+    finally:
+        torch.set_num_threads(threads)
+    assert any(not np.array_equal(plain[one], expected[one]) for one in expected)
+    for layer, values in expected.items():
+        rows = values.reshape(2, -1)
+        most = np.abs(rows).max(1, keepdims=True) * graph.tolerance / 8
+        for found in (plain, other):
+            assert (np.abs(found[layer].reshape(2, -1) - rows) <= most).all(), layer
 
 
 def test_untraceable_network_is_refused():

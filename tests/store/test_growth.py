@@ -271,3 +271,79 @@ def test_withdrawn_blocks_are_pending_and_can_be_written_again(
 
     assert open_store(path).complete
     assert open_store(path).verify().ok
+
+
+@pytest.fixture
+def saved(path, fill):
+    """A store with a result of its images, one of some of them, and one of none."""
+    fill()
+    store = open_store(path)
+    x = store["stage1"].compute()
+    store.save("all", x.to_dataset(name="x"))
+    store.save("some", x[::-2].to_dataset(name="x"))
+    store.save("bare", xr.DataArray(np.arange(7), dims="image"))
+    store.save("one", xr.DataArray(1.0))
+    return store
+
+
+def test_results_stay_with_the_images_they_are_of(saved, files, path, grow, grown):
+    """Rows never move: a result of seventy images is that of the first seventy."""
+    before = {name: saved.load(name).compute() for name in saved.results}
+
+    grow(files, grown)
+    store = open_store(path)
+    tree = xr.open_datatree(path)
+
+    assert store.results == ["all", "bare", "one", "some"]
+    assert tree["results/all/x"].sizes == {"row": 70, "feature": 8}
+    for name, then in before.items():
+        now = store.load(name).compute()
+        np.testing.assert_array_equal(now.to_array(), then.to_array())
+        assert now.sizes == then.sizes
+        assert now.attrs == then.attrs
+        if "image" in then.coords:
+            assert now["image"].values.tolist() == then["image"].values.tolist()
+    assert store.load("all")["label"].values.tolist() == ["cat", "dog"] * 35
+    store.save("all", store["stage1"].compute().to_dataset(name="x"))
+    assert store.load("all")["image"].values[-1] == "a/74.jpg"
+    assert xr.open_datatree(path)["results/all"].sizes["image"] == 75
+
+
+def test_a_result_of_a_store_that_grew_meanwhile(saved, files, path, grow, grown):
+    """Whoever opened it before saves and loads what belongs to the rows of then."""
+    grow(files, grown)
+
+    saved.save("late", xr.Dataset({"x": ("image", np.arange(70))}))
+    store = open_store(path)
+    store.save("new", xr.Dataset({"x": ("image", np.arange(75))}))
+
+    assert xr.open_datatree(path)["results/late/x"].sizes == {"row": 70}
+    assert store.load("late")["image"].values[-1] == "a/69.jpg"
+    assert saved.load("late")["image"].values[-1] == "a/69.jpg"
+    assert "image" not in saved.load("new").coords
+    assert store.load("new")["image"].values[-1] == "a/74.jpg"
+
+
+@pytest.mark.slow
+def test_growing_beside_results_may_die_at_any_write(
+    saved, path, grow, grown, dying, tmp_path
+):
+    """Results can be loaded at any moment, and the tree opens."""
+    after, done = 0, ["killed"]
+    while done[-1:] == ["killed"]:
+        copy = tmp_path / f"copy{after}.zarr"
+        shutil.copytree(path, copy)
+        with dying(after) as done:
+            grow(files_at(copy), grown)
+        for _ in range(2):
+            store = open_store(copy)
+            for name in saved.results:
+                now, then = store.load(name).compute(), saved.load(name).compute()
+                np.testing.assert_array_equal(now.to_array(), then.to_array())
+                if "image" in then.coords:
+                    np.testing.assert_array_equal(now["image"], then["image"])
+            xr.open_datatree(copy)
+            grow(files_at(copy), grown)
+        assert xr.open_datatree(copy).sizes["image"] == 75
+        shutil.rmtree(copy)
+        after += 1

@@ -1,13 +1,22 @@
 """Reading a store back."""
 
+from dataclasses import replace
+
 import dask
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedkit.errors import CorruptStore, InputError, NotInStore, StoreError
-from embedkit.store import arrays, results
+from embedkit.files.files import files_at
+from embedkit.store import layout
+from embedkit.store import store as module
+from embedkit.store.commits import compact
+from embedkit.store.schema import StoreSchema
 from embedkit.store.store import open_store
+from embedkit.store.table import to_dataset
 
 
 class _ComputedError(Exception):
@@ -20,8 +29,7 @@ def _no_compute(*_args, **_kwargs):
 
 def test_a_layer_is_lazy_and_labelled(path, fill, values):
     """Opening computes nothing; values, labels and status are those written."""
-
-    fill(path, [0, 1, 2], failures={1: {"a/40.jpg": "cut short"}})
+    fill([0, 1, 2], failures={1: {"a/40.jpg": "cut short"}})
     store = open_store(path)
 
     with dask.config.set(scheduler=_no_compute):
@@ -33,6 +41,7 @@ def test_a_layer_is_lazy_and_labelled(path, fill, values):
     assert x["status"].values[40] == "unreadable"
     assert x["error"].values[40] == "cut short"
     assert x.attrs["network"] == "tiny"
+    assert len(x.indexes) == 0
 
 
 def test_a_store_is_a_mapping_in_network_order(path):
@@ -55,7 +64,7 @@ def test_an_unknown_layer_is_answered_with_the_nearest(path):
 
 def test_an_unfinished_store_reads_as_nan_and_pending(path, fill):
     """Committed blocks can be used; the others are NaN and say so."""
-    fill(path, [1])
+    fill([1])
     store = open_store(path)
 
     x = store["stage1"]
@@ -67,59 +76,120 @@ def test_an_unfinished_store_reads_as_nan_and_pending(path, fill):
     assert "1 of 3 blocks written" in repr(store)
 
 
-def test_chunks_are_whole_blocks(path, fill):
+def test_chunks_are_whole_blocks(path, fill, monkeypatch):
     """Reads follow the shards, not the small chunks inside them."""
-    fill(path, [0, 1, 2])
+    fill()
+    monkeypatch.setattr(module, "READ_BYTES", 32 * 32)
 
-    x = open_store(path)["conv"]
+    store = open_store(path)
 
-    assert all(rows % 32 == 0 for rows in x.chunksizes["image"][:-1])
+    assert store["conv"].chunksizes["image"] == (32, 32, 6)
+    assert store["stage1"].chunksizes["image"] == (32, 32, 6)
+    monkeypatch.setattr(module, "READ_BYTES", 2 * 32 * 32)
+    assert store["stage1"].chunksizes["image"] == (64, 6)
+
+
+def test_a_store_that_was_opened_before_it_grew_stays_as_it_was(
+    path, files, fill, grow, one, schema, values
+):
+    """Whoever works on seventy images goes on with these seventy."""
+    fill()
+    store = open_store(path)
+
+    grow(files, type(schema)(n_images=100, passes=(one,)))
+
+    np.testing.assert_array_equal(store["conv"].values, values["conv"])
+    assert len(store.images) == 70
+    assert store.locate("a/69.jpg").tolist() == [69]
+    with pytest.raises(NotInStore):
+        store.locate("a/70.jpg")
 
 
 def test_the_image_table_comes_back(path, fill, table):
     """All columns, the ids in manifest order, and how it went."""
-    fill(path, [0, 1, 2])
+    fill()
 
     images = open_store(path).images
 
     assert images.index.tolist() == table.index.tolist()
     assert images["note"].tolist() == table["note"].fillna("").tolist()
+    assert np.isnan(images["size"].iloc[0])
+    assert images["taken"].iloc[0] == np.datetime64("2024-02-29T10:00:00")
     assert set(images["status"]) == {"ok"}
 
 
 def test_info_adds_up(path, fill, values):
     """Bytes, blocks and seconds are sums over what is there."""
-    fill(path, [0, 2], failures={0: {"a/1.jpg": "no image"}})
+    fill([0, 2], failures={0: {"a/1.jpg": "no image"}})
 
     info = open_store(path).info()
 
-    assert info["nbytes"] == sum(each.nbytes for each in values.values())
+    layers = values["conv"].nbytes + values["stage1.relu"].nbytes
+    assert info["nbytes"] == layers
     assert (info["blocks"], info["blocks_done"], info["complete"]) == (3, 2, False)
     assert info["unreadable"] == 1
     assert info["seconds"] == {"forward": 1.0, "total": 2.0}
     assert info["layers"]["conv"]["shape"] == [2, 3, 4]
     assert info["nbytes_stored"] > 1000
+    assert info["peak_mem"] == 1002
+    assert info["networks"]["tiny"]["pool"] == info["pool"] == "avg"
+    assert info["path"] == str(path)
+
+
+def test_a_store_without_blocks_has_info_too(path):
+    """Nothing is measured yet."""
+    info = open_store(path).info()
+
+    assert (info["peak_mem"], info["seconds"], info["blocks_done"]) == (-1, {}, 0)
 
 
 def test_finishing_writes_the_status_for_plain_xarray(path, fill):
     """Without embedkit, xarray reads the final status from the image table."""
-    fill(path, [0, 1, 2], failures={0: {"a/1.jpg": "no image"}})
+    fill([0, 1, 2], failures={0: {"a/1.jpg": "no image"}})
     before = xr.open_zarr(path)["status"].values[:2].tolist()
+    store = open_store(path)
+    images = store.images
+    assert not store.finished
 
-    open_store(path).finish()
+    store.finish()
 
+    assert store.finished
     assert before == ["pending", "pending"]
     assert xr.open_zarr(path)["status"].values[:2].tolist() == ["ok", "unreadable"]
     assert xr.open_zarr(path)["error"].values[1] == "no image"
+    assert store.images.equals(images)
+    assert store["conv"]["status"].values[:2].tolist() == ["ok", "unreadable"]
+    store.reopen()
+    assert not store.finished
 
 
-def test_a_layer_may_start_with_an_underscore(path):
-    """Networks name layers like that, and results are named by layer."""
+def test_a_finished_store_reads_no_records(path, files, fill, one, monkeypatch):
+    """Its status lies in the image table, so opening a layer costs no listing of blocks."""
+    fill()
+    store = open_store(path)
+    compact(files, one, store.commits(one))
+    store.finish()
+    monkeypatch.setattr(module, "read_commits", _no_compute)
+
+    assert set(store["conv"]["status"].values.tolist()) == {"ok"}
+    assert set(store.images["status"]) == {"ok"}
+    with pytest.raises(_ComputedError):
+        store.commits(one)
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_finishing_may_die_at_any_write(path, fill, dying, after):
+    """The status is that of the records until all of it is in the table."""
+    fill(failures={0: {"a/1.jpg": "no image"}})
     store = open_store(path)
 
-    store.save("neighbors/_fc", xr.DataArray(1.0))
+    with dying(after):
+        store.finish()
 
-    assert store.results == ["neighbors/_fc"]
+    assert store["conv"]["status"].values[:3].tolist() == ["ok", "unreadable", "ok"]
+    assert store.images["error"].iloc[1] == "no image"
+    store.finish()
+    assert xr.open_zarr(path)["status"].values[:2].tolist() == ["ok", "unreadable"]
 
 
 def test_the_layers_table_and_repr_tell_sizes(path):
@@ -131,9 +201,21 @@ def test_the_layers_table_and_repr_tell_sizes(path):
     assert "70 images, 2 layers" in repr(store)
 
 
+def test_a_long_store_is_shown_in_short(tmp_path, create, schema, one):
+    """Hundreds of layers do not fill the screen."""
+    layers = tuple(replace(one.layers[0], name=f"layer{i}") for i in range(15))
+    create(tmp_path / "s.zarr", replace(schema, passes=(replace(one, layers=layers),)))
+
+    shown = repr(open_store(tmp_path / "s.zarr"))
+
+    assert "layer11" in shown
+    assert "layer12" not in shown
+    assert "… and 3 more" in shown
+
+
 def test_the_tree_is_plain_xarray(path, fill, values):
     """The whole store opens as a tree with the ids inherited."""
-    fill(path, [0, 1, 2])
+    fill()
 
     tree = open_store(path).tree()
 
@@ -142,171 +224,79 @@ def test_the_tree_is_plain_xarray(path, fill, values):
     assert node["image"].values[0] == "a/0.jpg"
 
 
-def test_a_result_is_kept_and_comes_back_labelled(path, fill):
-    """Values and parameters survive; the table's columns are attached anew."""
-    fill(path, [0, 1, 2])
-    store = open_store(path)
-    result = store["conv"].mean(["channel", "y", "x"]).to_dataset(name="mean")
-
-    store.save("means/conv", result.assign_attrs(kind="mean", k=3))
-    again = open_store(path).load("means/conv")
-
-    np.testing.assert_array_equal(again["mean"].values, result["mean"].values)
-    assert again.attrs == {"kind": "mean", "k": 3}
-    assert again["label"].values[1] == "dog"
-    assert store.results == ["means/conv"]
-
-
-def test_saving_again_replaces(path):
-    """The last result of a name is the one that is kept, whatever its shape."""
-    store = open_store(path)
-
-    store.save("score", xr.DataArray([1.0, 2.0], dims="layer", name="a"))
-    store.save("score", xr.DataArray(3.0, attrs={"of": "all"}))
-    again = store.load("score")
-
-    assert list(again.data_vars) == ["value"]
-    assert (float(again["value"]), again.attrs) == (3.0, {"of": "all"})
-    assert not list(path.rglob("*.partial"))
-
-
-def test_a_variable_named_like_a_column_is_not_lost(path):
-    """A cluster's label stays beside the image's label, which is renamed."""
-    store = open_store(path)
-    clusters = xr.Dataset(
-        {"label": ("image", np.arange(70))},
-        coords={"image_label": ("image", store.images["label"].to_numpy(object))},
-    )
-
-    store.save("cluster/conv", clusters)
-    again = store.load("cluster/conv")
-
-    assert again["label"].values.tolist() == list(range(70))
-    assert again["image_label"].values[:2].tolist() == ["cat", "dog"]
-
-
-def test_saved_results_open_with_plain_xarray(path):
-    """A result is an ordinary group."""
-    store = open_store(path)
-
-    store.save("probe/label", xr.Dataset({"accuracy": ("layer", [0.5, 0.7])}))
-
-    plain = xr.open_zarr(path, group="results/probe/label")
-    assert plain["accuracy"].values.tolist() == [0.5, 0.7]
-    assert "results" in xr.open_datatree(path, engine="zarr").children
-
-
-def test_a_result_in_another_order_keeps_its_own_ids(path, fill):
-    """Rows that are not the store's rows are never given the store's ids."""
-    fill(path, [0, 1, 2])
-    store = open_store(path)
-    x = store["stage1"].compute()
-    backwards = x[::-1].to_dataset(name="x")
-    some = x[:10].to_dataset(name="x")
-
-    store.save("backwards", backwards)
-    store.save("some", some)
-
-    assert store.load("backwards")["image"].values[0] == "a/69.jpg"
-    assert (
-        store.load("some")["image"].values.tolist() == x["image"].values[:10].tolist()
-    )
-    assert store.load("some")["label"].values[1] == "dog"
-
-
-def test_a_result_on_other_rows_does_not_spoil_the_tree(path, fill):
-    """Plain xarray still opens the whole store, and the result comes back as it was."""
-    fill(path, [0, 1, 2])
-    store = open_store(path)
-    some = store["stage1"].compute()[::-2].to_dataset(name="x")
-
-    store.save("some", some)
-    tree = xr.open_datatree(path, engine="zarr")
-
-    assert tree["results/some"].sizes["row"] == 35
-    assert store.load("some").sizes["image"] == 35
-    np.testing.assert_array_equal(store.load("some")["x"].values, some["x"].values)
-
-
 def test_lost_files_are_told_not_read_as_nan(path, fill):
     """A committed block whose shard is gone is corruption, by layer and block."""
-    fill(path, [0, 1, 2])
-    arrays.shard_path(path, open_store(path).schema.layers[1], 1).unlink()
-    (path / "layers/conv/activation/c/1").rename(path / "gone")
+    fill()
+    (path / "layers/conv/activation/c.1.0.0.0").unlink()
 
     store = open_store(path)
 
-    assert store["stage1"].shape == (70, 8)
-    with pytest.raises(CorruptStore, match=r"layer conv .* lost the files of 1 commit"):
-        store["conv"]
+    for _ in range(2):  # by the records, and then by the finished status
+        assert store["stage1"].shape == (70, 8)
+        with pytest.raises(
+            CorruptStore,
+            match=r"layer conv .* lost the files of 1 committed blocks \(the first is 1\)"
+            ".*repair",
+        ):
+            store["conv"]
+        store.finish()
 
 
-def test_coordinates_on_other_dimensions_are_kept(path):
-    """A coordinate that is called like a column but is no column stays."""
-    store = open_store(path)
-    result = xr.Dataset(
-        {"score": (("image", "part"), np.zeros((70, 2)))},
-        coords={"note": ("part", ["first", "second"])},
-    )
+@given(st.lists(st.integers(0, 69), max_size=20))
+def test_images_are_located_in_the_order_asked(filled, rows):
+    """As often as asked; the rows select the right images, lazily."""
+    ids = [f"a/{row}.jpg" for row in rows]
 
-    store.save("score", result)
-    again = store.load("score")
+    found = filled.locate(ids)
+    some = filled["stage1"].isel(image=found)
 
-    assert again["note"].values.tolist() == ["first", "second"]
-    assert again["image_note"].values[0] == "é"
+    assert found.tolist() == rows
+    assert some.chunks is not None
+    assert some["image"].values.tolist() == ids
 
 
-@pytest.mark.parametrize("pair", [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")])
-def test_results_do_not_nest(path, pair):
-    """Saving above or below another result would endanger it and is refused."""
-    store = open_store(path)
-    first, second = pair
-    store.save(first, xr.DataArray(1.0))
-
-    with pytest.raises(InputError, match="one would lie inside the other"):
-        store.save(second, xr.DataArray(2.0))
-
-    assert store.results == [first]
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, one, write_blocks, table_of):
+    """A complete store that nobody changes."""
+    files = files_at(tmp_path_factory.mktemp("store") / "s.zarr")
+    schema, rows = StoreSchema(n_images=70, passes=(one,)), np.arange(70)
+    layout.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
+    write_blocks(files, schema, one)
+    return open_store(files.url)
 
 
-def test_an_error_that_is_not_the_disks_leaves_no_litter(path):
-    """Attributes that cannot be stored raise, and the folder stays clean."""
-    store = open_store(path)
-
-    with pytest.raises(TypeError):
-        store.save("bad", xr.DataArray(1.0, attrs={"odd": {1, 2}}))
-
-    assert not list(path.rglob("*.partial"))
-    assert store.results == []
+def test_one_image_is_located_by_its_id(filled):
+    """A single id gives one row; ids may come as any sequence of text."""
+    assert filled.locate("a/7.jpg").tolist() == [7]
+    assert filled.locate(np.array(["a/7.jpg", "a/1.jpg"])).tolist() == [7, 1]
+    assert filled.locate(filled.images.index[[3, 2]]).tolist() == [3, 2]
+    assert filled.locate([]).tolist() == []
 
 
-@pytest.mark.parametrize("name", ["", "/", "a//b", ".hidden", "_b", "a/.b", "../up"])
-def test_a_bad_result_name_is_refused(path, name):
-    """Names stay inside the results folder."""
-    with pytest.raises(InputError, match="cannot name a result"):
-        open_store(path).save(name, xr.Dataset())
+def test_images_that_are_not_there_are_named(filled):
+    """The first, and how many more."""
+    with pytest.raises(NotInStore, match=r"has no image 'b' and 1 more: ids are listed"):
+        filled.locate(["a/1.jpg", "b", "c"])
+    with pytest.raises(NotInStore, match=r"has no image 'a\\udcff': ids"):
+        filled.locate("a\udcff")
+    with pytest.raises(InputError, match=r"text, found 3 \(int\) among 2: give ids"):
+        filled.locate(["a/1.jpg", 3])
 
 
-def test_an_unknown_result_is_answered_with_what_there_is(path):
-    """The message has the nearest names."""
-    store = open_store(path)
-    store.save("map/conv", xr.Dataset({"map": ("image", np.zeros(70))}))
+def test_what_is_no_store_is_refused(tmp_path):
+    """Opening tells what is there instead."""
+    with pytest.raises(StoreError, match="nothing is there"):
+        open_store(tmp_path / "nothing")
+    with pytest.raises(InputError, match="lost a slash"):
+        open_store("s3:/bucket/x.zarr")
 
-    with pytest.raises(NotInStore, match="Did you mean 'map/conv'"):
-        store.load("map/cnov")
 
+def test_only_a_folder_has_a_path(path, tmp_path, create, schema):
+    """An object store has an address."""
+    files = create(f"memory://{tmp_path.name}", schema)
 
-def test_a_result_that_cannot_be_written_leaves_the_old_one(path, monkeypatch):
-    """When the disk fills up, the earlier result is still there, and no litter."""
-    store = open_store(path)
-    store.save("score", xr.DataArray(1.0))
-
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
-    with pytest.raises(StoreError, match=r"cannot save result 'score'.*No space left"):
-        results.save(path, "score", xr.DataArray(2.0))
-
-    assert float(store.load("score")["value"]) == 1.0
-    assert not list(path.rglob("*.partial"))
+    assert open_store(path).path == path
+    assert open_store(path).url == str(path)
+    assert open_store(files.url).url == files.url
+    with pytest.raises(StoreError, match=r"has no path in the file system: use its url"):
+        _ = open_store(files.url).path

@@ -7,6 +7,7 @@ read, change and rewrite the whole of it without any lock.
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,7 @@ from embedkit.files.whole import sync_folder
 from embedkit.planning.grid import BlockGrid, chunk_rows
 from embedkit.store import arrays
 from embedkit.store.commits import PRIVATE
-from embedkit.store.lock import orphaned, sign, unsign
+from embedkit.store.lock import is_dead, process_name
 from embedkit.store.manifest import write_manifest
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 
@@ -36,6 +37,7 @@ OTHER_ROWS = "row"
 """Stands for ``image`` in results whose rows are not all rows of the store: xarray's tree
 refuses to open groups that disagree."""
 _TABLE_ROWS = 16384
+_LAST_WRITES = 50
 _BEGUN = f"{PRIVATE}/creating"
 
 _DATES = {
@@ -122,17 +124,15 @@ def _create_beside(
 ) -> None:
     _sweep(path)
     made = [folder for folder in path.parents if not folder.exists()]
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    own = f"{uuid.uuid4().hex}.{process_name()}"
+    temporary = path.with_name(f".{path.name}.{own}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files = files_at(temporary)
-        sign(files)
-        _write_template(files, schema, table, manifest)
-        unsign(files)
+        _write_template(files_at(temporary), schema, table, manifest)
         temporary.rename(path)
         sync_folder(path.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         for folder in made:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
@@ -141,9 +141,18 @@ def _create_beside(
 
 def _sweep(path: Path) -> None:
     """Delete the beginnings of this store that killed processes have left beside it."""
-    for beginning in path.parent.glob(f".{path.name}.*.partial"):
-        if orphaned(files_at(beginning)):
+    for beginning in path.parent.glob(f".{path.name}.*-*-*.partial"):
+        if is_dead(beginning.suffixes[-2].removeprefix(".")):
             shutil.rmtree(beginning, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a beginning that failed; Zarr's threads may still be writing to it."""
+    for _ in range(_LAST_WRITES):
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)
+        if not folder.exists():
+            return
 
 
 def _write_template(

@@ -7,6 +7,7 @@ owner's own machine the process itself is looked for, which tells at once.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,9 @@ from embedkit.files.files import Files
 from embedkit.store.commits import PRIVATE
 
 LOCK = f"{PRIVATE}/lock.json"
-_MAKER = f"{PRIVATE}/maker.json"
+_held: set[str] = set()
+"""Tokens of the locks that this process holds. One of its own that is not among them was
+let go where it could not be deleted, on a disk that had become read-only for instance."""
 
 BEAT = 15.0
 """Seconds between two signs of life (chosen: next to nothing, even to object stores)."""
@@ -45,7 +48,7 @@ class Owner:
         Unique to this taking of the lock.
     host, pid : str, int
         Machine and process, for people.
-    born : float
+    born : float or None
         When the process began, on the system's own scale: numbers of processes are
         used again.
     space : str
@@ -59,7 +62,7 @@ class Owner:
     token: str
     host: str
     pid: int
-    born: float
+    born: float | None
     space: str
     since: str
     beat: float
@@ -72,7 +75,8 @@ class Owner:
     def dead(self) -> bool:
         """Whether this owner is certainly gone, or has been silent for too long."""
         if self.space == _space():
-            return _born(self.pid) != self.born
+            mine = self.pid == os.getpid() and self.token not in _held
+            return mine or _born(self.pid) != self.born
         return time.time() - self.beat > SILENCE
 
 
@@ -111,8 +115,10 @@ class Lock:
         """Let go, where it is still held."""
         self._ended.set()
         self._thread.join()
-        if holder(self._files) == self.token:
-            self._files.delete(LOCK)
+        _held.discard(self.token)
+        with suppress(*self._files.failures):
+            if holder(self._files) == self.token:
+                self._files.delete(LOCK)
 
     def _live(self) -> None:
         """Give a sign of life until the end. A failed one is made good by the next."""
@@ -170,30 +176,31 @@ def holder(files: Files) -> str | None:
     return None if found is None else found[1].token
 
 
-def sign(files: Files) -> None:
-    """Leave this process's name in a folder that only it writes."""
-    files.write(_MAKER, _myself().to_bytes())
+def process_name() -> str:
+    """Return a short name of this process that none other anywhere has."""
+    space = hashlib.sha256(_space().encode()).hexdigest()[:8]
+    return f"{space}-{os.getpid()}-{_born(os.getpid()):.0f}"
 
 
-def unsign(files: Files) -> None:
-    """Take the name away: the folder is finished."""
-    files.delete(_MAKER)
-
-
-def orphaned(files: Files) -> bool:
-    """Whether the process that signed a folder is dead."""
-    found = _read(files, _MAKER)
-    return found is not None and found[1].dead
+def is_dead(name: str) -> bool:
+    """Whether the process of that name ran here, and is gone."""
+    space, pid, born = name.split("-")
+    if space != process_name().partition("-")[0]:
+        return False
+    alive = _born(int(pid))
+    return alive is None or f"{alive:.0f}" != born
 
 
 def _take(files: Files) -> Owner:
     mine = _myself()
+    _held.add(mine.token)
     while not files.create(LOCK, mine.to_bytes()):
         found = _read(files)
         if found is None:  # let go just now
             continue
         data, owner = found
         if not owner.dead:
+            _held.discard(mine.token)
             raise StoreError(_in_use(files, owner))
         if files.replace(LOCK, data, mine.to_bytes()):
             break
@@ -209,10 +216,10 @@ def _in_use(files: Files, owner: Owner) -> str:
     )
 
 
-def _read(files: Files, name: str = LOCK) -> tuple[bytes, Owner] | None:
+def _read(files: Files) -> tuple[bytes, Owner] | None:
     """Return the lock as it is, and its owner; a lock nobody can read has a dead one."""
     try:
-        data = files.read(name)
+        data = files.read(LOCK)
     except FileNotFoundError:
         return None
     try:
@@ -227,7 +234,7 @@ def _myself() -> Owner:
         token=uuid.uuid4().hex,
         host=socket.gethostname(),
         pid=os.getpid(),
-        born=_born(os.getpid()) or 0.0,
+        born=_born(os.getpid()),
         space=_space(),
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         beat=time.time(),

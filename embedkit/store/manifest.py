@@ -18,6 +18,9 @@ from embedkit.store.commits import PRIVATE
 from embedkit.store.ids import candidates, sorted_rows
 
 _FOLDER = f"{PRIVATE}/images"
+_SPAN = 2**20
+"""Rows among which ids are looked up at a time: Zarr holds every chunk that it reads from
+in memory, all at once."""
 
 
 def write_manifest(
@@ -69,7 +72,10 @@ def rows_of(files: Files, ids: Sequence[str], n_images: int) -> npt.NDArray[np.i
 def _ids_at(files: Files, rows: Sequence[int]) -> list[str]:
     """Return the ids of some rows, reading only the chunks they are in."""
     wanted, back = np.unique(np.asarray(rows, np.int64), return_inverse=True)
-    names = arrays.read_text(files, "image", rows=wanted) if len(wanted) else []
+    ends = np.flatnonzero(np.diff(wanted // _SPAN)) + 1
+    names: list[str] = []
+    for some in np.split(wanted, ends) if len(wanted) else []:
+        names += arrays.read_text(files, "image", rows=some)
     return [names[place] for place in back]
 
 

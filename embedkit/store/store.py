@@ -122,7 +122,8 @@ class Store(Mapping[str, xr.DataArray]):
         if one.key not in self._settled():
             commits = self.commits(one)
             _check_shards(self.files, spec, commits)
-            columns = columns.assign(table.status_columns(columns["image"], commits))
+            status = table.status_columns(columns["image"], commits)
+            columns = table.with_status(columns, status)
         else:
             _check_shards(self.files, spec, range(len(self.schema.grid(one))))
         opened = arrays.open_dataset(
@@ -171,7 +172,10 @@ class Store(Mapping[str, xr.DataArray]):
 
     def columns(self) -> xr.Dataset:
         """Return the image table as it is stored, lazily; cut while it is being grown."""
-        opened = arrays.open_dataset(self.files).drop_attrs()
+        opened = arrays.open_dataset(self.files)
+        opened.attrs = {}  # `drop_attrs` would read all ids and index them
+        for column in opened.variables.values():
+            column.attrs = {}
         return opened.isel(image=slice(self.schema.n_images))
 
     def locate(self, ids: Sequence[str] | str) -> npt.NDArray[np.int64]:
@@ -410,7 +414,7 @@ class Store(Mapping[str, xr.DataArray]):
         status = [
             table.status_columns(ids, self.commits(one)) for one in self.schema.passes
         ]
-        return columns.assign(table.joint_status(status))
+        return table.with_status(columns, table.joint_status(status))
 
     def _settled(self) -> set[str]:
         """Return the passes whose status stands in the image table as it is."""

@@ -117,6 +117,17 @@ def joint_status(passes: Sequence[_Status]) -> dict[str, tuple[str, npt.NDArray[
     return {"status": ("image", status), "error": ("image", error)}
 
 
+def with_status(columns: xr.Dataset, status: _Status) -> xr.Dataset:
+    """Return the image table with another status and error, still without an index.
+
+    `Dataset.assign` would read all ids and index them.
+    """
+    variables: dict[Hashable, xr.Variable] = dict(columns.variables)
+    variables |= {name: xr.Variable(*found) for name, found in status.items()}
+    ids = xr.Coordinates({"image": variables.pop("image")}, indexes={})
+    return xr.Dataset(variables, coords=ids)
+
+
 def same_status(one: _Status, other: _Status) -> bool:
     """Whether two say the same of every image."""
     return all(

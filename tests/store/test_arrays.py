@@ -175,7 +175,9 @@ def test_what_is_no_group_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"no store at .*nothing: nothing is there"):
         arrays.attributes(files_at(tmp_path / "nothing"))
     for name, kind in (("file", "file"), ("folder", "folder"), ("torn", "folder")):
-        with pytest.raises(StoreError, match=f"{name} is no .* store but a {kind} with"):
+        with pytest.raises(
+            StoreError, match=f"{name} is no .* store but a {kind} with"
+        ):
             arrays.attributes(files_at(tmp_path / name))
 
 

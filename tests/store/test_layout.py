@@ -83,7 +83,7 @@ def test_shards_reach_the_disk_before_the_block_is_done(
 ):
     """Every shard of the block is synced by the time that its checksums are known."""
     synced = []
-    monkeypatch.setattr(LocalFiles, "sync", lambda _, name: synced.append(name))
+    monkeypatch.setattr(LocalFiles, "sync", lambda _, *names: synced.extend(names))
 
     layout.write_block(files, one, schema.grid(one), 1, _block(values, slice(32, 64)))
 
@@ -143,7 +143,8 @@ def test_a_block_of_another_shape_is_refused(files, schema, one, values, wrong):
     }[wrong]
 
     with pytest.raises(
-        StoreError, match=r"block 0 of conv needs an array of shape \(32, 2, 3, 4\), fou"
+        StoreError,
+        match=r"block 0 of conv needs an array of shape \(32, 2, 3, 4\), fou",
     ):
         layout.write_block(files, one, schema.grid(one), 0, rows)
 
@@ -252,7 +253,9 @@ def test_a_store_that_failed_leaves_nothing(
 
     monkeypatch.setattr(layout, step, full)
 
-    with pytest.raises(StoreError, match=r"at .*photos.zarr: No space left on device: "):
+    with pytest.raises(
+        StoreError, match=r"at .*photos.zarr: No space left on device: "
+    ):
         create(tmp_path / "a" / "b" / "photos.zarr", schema)
 
     assert list(tmp_path.iterdir()) == []
@@ -337,7 +340,9 @@ def test_columns_are_replaced_and_added(files, path, table):
         found = open_store(path).images
 
         np.testing.assert_array_equal(found["label"], to_dataset(changed)["label"])
-        assert xr.open_zarr(path)["label"].dtype.kind == np.asarray(kinds[name]).dtype.kind.replace("U", "T")
+        assert xr.open_zarr(path)["label"].dtype.kind == np.asarray(
+            kinds[name]
+        ).dtype.kind.replace("U", "T")
         assert set(found["note"]) == {"new"}
         assert found["uri"].tolist() == table["uri"].tolist()
 

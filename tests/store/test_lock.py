@@ -191,9 +191,7 @@ def test_an_owner_here_needs_no_sign_of_life(place, owner):
 
 
 @pytest.mark.parametrize("silent", [0, SILENCE - 20, -1000])
-def test_an_owner_elsewhere_is_alive_until_it_was_silent_for_long(
-    place, owner, silent
-):
+def test_an_owner_elsewhere_is_alive_until_it_was_silent_for_long(place, owner, silent):
     """Its process number says nothing here: only its signs of life count."""
     elsewhere = replace(
         owner, host="node7", space="node7 x", pid=2**22 + 1, beat=time.time() - silent

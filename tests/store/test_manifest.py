@@ -102,6 +102,14 @@ def test_only_the_chunks_of_the_ids_are_read(small, monkeypatch):
     assert seen == [[2, 60]]
 
 
+def test_ids_far_apart_are_read_in_turn(small, monkeypatch):
+    """So that not all chunks of a large table are in memory at once."""
+    monkeypatch.setattr(manifest, "_SPAN", 16)
+    wanted = ["a/60.jpg", "a/2.jpg", "a/69.jpg", "a/15.jpg", "a/16.jpg", "a/2.jpg", "x"]
+
+    assert rows_of(small, wanted, N).tolist() == [60, 2, 69, 15, 16, 2, -1]
+
+
 def test_a_death_between_the_files_mixes_nothing(files, dying):
     """Hashes and rows are one file: every id of before is found at any moment."""
     more = [f"z/{i}.jpg" for i in range(30)] + KNOWN  # hashes in quite another order

@@ -87,7 +87,9 @@ def test_damage_is_found_everywhere(alive, schema, one, write_blocks):
 
     told = set(zip(found.damage["layer"], found.damage["block"], strict=True))
     assert told == {("conv", 0), ("conv", 1), ("conv", 2), ("stage1.relu", 1)}
-    with pytest.raises(CorruptStore, match="layer stage1.relu of .* has lost the files"):
+    with pytest.raises(
+        CorruptStore, match=r"layer stage1.relu of .* has lost the files"
+    ):
         open_store(alive.url)["stage1"]
 
 

@@ -139,7 +139,9 @@ def test_coordinates_on_other_dimensions_are_kept(store):
     assert again["image_note"].values[0] == "é"
 
 
-@pytest.mark.parametrize("pair", [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")], ids=str)
+@pytest.mark.parametrize(
+    "pair", [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a/b")], ids=str
+)
 def test_results_do_not_nest(store, pair):
     """Saving above or below another result would endanger it and is refused."""
     first, second = pair
@@ -162,8 +164,20 @@ def test_an_error_that_is_not_the_disks_leaves_no_litter(store, path):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/", "a//b", ".hidden", "_b", "a/.b", "../up", "zarr.json", "a/zarr.json"]
-    + ["a\nb", "a\0b"],
+    [
+        *(
+            "",
+            "/",
+            "a//b",
+            ".hidden",
+            "_b",
+            "a/.b",
+            "../up",
+            "zarr.json",
+            "a/zarr.json",
+        ),
+        *("a\nb", "a\0b"),
+    ],
     ids=repr,
 )
 def test_a_bad_result_name_is_refused(store, name):
@@ -193,9 +207,7 @@ def test_an_unknown_result_is_answered_with_what_there_is(store):
         store.load("map/cnov")
 
 
-def test_a_result_that_cannot_be_written_leaves_the_old_one(
-    store, path, monkeypatch
-):
+def test_a_result_that_cannot_be_written_leaves_the_old_one(store, path, monkeypatch):
     """When the disk fills up, the earlier result is still there, and no litter."""
     store.save("score", xr.DataArray(1.0))
 
@@ -239,9 +251,10 @@ def test_in_an_object_store_a_half_written_result_is_none(
     def died(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(arrays, "set_attributes", died)
-        results.save(files, "a/b", xr.DataArray(2.0))
+        with pytest.raises(KeyboardInterrupt):
+            results.save(files, "a/b", xr.DataArray(2.0))
 
     assert results.names(files) == []
     results.save(files, "a/b", xr.DataArray(3.0))
@@ -258,7 +271,9 @@ def test_a_read_only_object_store_is_one_clear_error(
         raise PermissionError(13, "Access Denied")
 
     monkeypatch.setattr(type(files), "delete_tree", denied)
-    with pytest.raises(StoreError, match=r"'x' in memory://.*: Access Denied: make the"):
+    with pytest.raises(
+        StoreError, match=r"'x' in memory://.*: Access Denied: make the"
+    ):
         results.save(files, "x", xr.DataArray(1.0))
 
 

@@ -7,7 +7,6 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,6 +29,11 @@ BLOCK = 8192
 MIB = 2**20
 
 
+def _tell(text):
+    """Show what was measured, where pytest is run with ``-s``."""
+    sys.stdout.write(f"{text}\n")
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory, one, record):
     """A finished store of five million images whose blocks are all one and the same."""
@@ -47,7 +51,7 @@ def large(tmp_path_factory, one, record):
     )
     began = time.perf_counter()
     layout.create(files, schema, to_dataset(frame), sizes=rows, mtimes=rows)
-    print(f"\ncreated in {time.perf_counter() - began:.1f} s")
+    _tell(f"created in {time.perf_counter() - began:.1f} s")
     grid = schema.grid(tiny)
     values = {"stage1.relu": np.zeros((BLOCK, 1), np.float32), "content": rows[:BLOCK]}
     crc32 = layout.write_block(files, tiny, grid, 0, values)
@@ -62,7 +66,7 @@ def large(tmp_path_factory, one, record):
     compact(files, tiny, commits)
     began = time.perf_counter()
     open_store(path).finish()
-    print(f"finished in {time.perf_counter() - began:.1f} s")
+    _tell(f"finished in {time.perf_counter() - began:.1f} s")
     yield path
     shutil.rmtree(path)
 
@@ -73,13 +77,12 @@ import numpy as np, pandas, xarray, zarr, dask.array, obstore
 from embedkit.store import store as _warm
 from embedkit.store.store import open_store
 
-def rss():
+def rss(kind="VmRSS"):
     status = open("/proc/self/status").read()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+    return int(status.partition(f"{kind}:")[2].split()[0]) * 1024
 
 def high():
-    status = open("/proc/self/status").read()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return rss("VmHWM")
 
 out, path, base = {}, sys.argv[1], rss()
 began = time.perf_counter()
@@ -97,7 +100,7 @@ def _measured(path, code):
     )
     assert done.returncode == 0, done.stderr
     out = json.loads(done.stdout)
-    print(Path(path).name, {key: round(value, 3) for key, value in out.items()})
+    _tell({key: round(value, 3) for key, value in out.items()})
     return out
 
 
@@ -128,17 +131,20 @@ def test_a_thousand_ids_are_located_without_an_index(large):
         """
         rows = np.random.default_rng(0).integers(0, 5_000_000, 1000)
         store = open_store(path)
+        out["peak_before"] = high() - base
         found = store.locate([f"folder/{row:08d}.jpg" for row in rows])
         out["seconds"] = time.perf_counter() - began
+        out["peak_locate"] = high() - base
         some = store["stage1"].isel(image=found)
-        out["memory"] = high() - base
+        out["memory"] = rss() - base
+        out["peak"] = high() - base
+        out["mapped"] = rss("RssFile")
         out["right"] = bool((found == rows).all())
         out["lazy"] = isinstance(some.data, dask.array.Array)
         out["rows"] = some.sizes["image"]
         out["labelled"] = some["image"].values.tolist() == [
             f"folder/{row:08d}.jpg" for row in rows
         ]
-        out["memory_labelled"] = high() - base
         """,
     )
 

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
+from xarray.backends.zarr import ZarrArrayWrapper
 
 from embedkit.errors import CorruptStore, InputError, NotInStore, StoreError
 from embedkit.files.files import files_at
@@ -42,6 +43,31 @@ def test_a_layer_is_lazy_and_labelled(path, fill, values):
     assert x["error"].values[40] == "cut short"
     assert x.attrs["network"] == "tiny"
     assert len(x.indexes) == 0
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_opening_a_layer_reads_no_column(path, fill, finished, monkeypatch):
+    """Not even the ids: five million of them take seconds and a gigabyte to index."""
+    fill()
+    if finished:
+        open_store(path).finish()
+    read = []
+    real = ZarrArrayWrapper.__getitem__
+    monkeypatch.setattr(
+        ZarrArrayWrapper,
+        "__getitem__",
+        lambda self, key: read.append(self._array.name) or real(self, key),
+    )
+
+    store = open_store(path)
+    x = store["conv"]
+    some = x.isel(image=store.locate(["a/1.jpg"]))
+
+    assert set(read) <= {"/taken"}  # xarray looks at two dates to choose their type
+    read.clear()
+    assert (len(x.indexes), len(some.indexes)) == (0, 0)
+    assert some["label"].values.tolist() == ["dog"]
+    assert read == ["/label"]
 
 
 def test_a_store_is_a_mapping_in_network_order(path):
@@ -275,7 +301,9 @@ def test_one_image_is_located_by_its_id(filled):
 
 def test_images_that_are_not_there_are_named(filled):
     """The first, and how many more."""
-    with pytest.raises(NotInStore, match=r"has no image 'b' and 1 more: ids are listed"):
+    with pytest.raises(
+        NotInStore, match=r"has no image 'b' and 1 more: ids are listed"
+    ):
         filled.locate(["a/1.jpg", "b", "c"])
     with pytest.raises(NotInStore, match=r"has no image 'a\\udcff': ids"):
         filled.locate("a\udcff")
@@ -298,5 +326,7 @@ def test_only_a_folder_has_a_path(path, tmp_path, create, schema):
     assert open_store(path).path == path
     assert open_store(path).url == str(path)
     assert open_store(files.url).url == files.url
-    with pytest.raises(StoreError, match=r"has no path in the file system: use its url"):
+    with pytest.raises(
+        StoreError, match=r"has no path in the file system: use its url"
+    ):
         _ = open_store(files.url).path

@@ -19,6 +19,7 @@ from embedkit.store.table import (
     text,
     to_dataset,
     to_frame,
+    with_status,
 )
 
 
@@ -181,9 +182,7 @@ def test_the_joint_status_is_ok_where_all_are(rows):
 
 
 @given(
-    st.lists(
-        st.tuples(st.sampled_from(["ok", "pending", "unreadable"])), min_size=1
-    )
+    st.lists(st.tuples(st.sampled_from(["ok", "pending", "unreadable"])), min_size=1)
 )
 def test_the_joint_status_of_one_is_its_own(rows):
     """A store of one network says what that one says."""
@@ -195,3 +194,20 @@ def test_the_joint_status_of_one_is_its_own(rows):
     assert same_status(only, joint)
     joint["status"][1][0] = "changed"
     assert only["status"][1][0] == states[0]
+
+
+def test_another_status_reads_no_ids(table):
+    """The table stays lazy and without an index."""
+    columns = to_dataset(table)
+    status = {
+        "status": ("image", text(["ok"] * 70)),
+        "error": ("image", text([""] * 70)),
+    }
+
+    found = with_status(columns, status)
+
+    assert len(found.indexes) == 0
+    assert set(found["status"].values.tolist()) == {"ok"}
+    assert set(found.data_vars) == set(columns.data_vars)
+    assert found["image"].values.tolist() == table.index.tolist()
+    assert set(columns["status"].values.tolist()) == {"pending"}

@@ -139,7 +139,11 @@ def test_a_shard_that_is_too_long_or_from_elsewhere_is_found(path, fill):
     """Bytes behind the end, and the whole shard of another block."""
     fill()
     data = (path / SHARD).read_bytes()
-    for odd in (data + b"\0", data + data[:50], (path / SHARD).with_name("c.0.0.0.0").read_bytes()):
+    for odd in (
+        data + b"\0",
+        data + data[:50],
+        (path / SHARD).with_name("c.0.0.0.0").read_bytes(),
+    ):
         (path / SHARD).write_bytes(odd)
         assert [each[:2] for each in _told(open_store(path).verify())] == [("conv", 1)]
 

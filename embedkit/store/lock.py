@@ -115,10 +115,12 @@ class Lock:
         """Let go, where it is still held."""
         self._ended.set()
         self._thread.join()
-        _held.discard(self.token)
         with suppress(*self._files.failures):
             if holder(self._files) == self.token:
                 self._files.delete(LOCK)
+        _held.discard(
+            self.token
+        )  # last: or else a thread takes over what is deleted here
 
     def _live(self) -> None:
         """Give a sign of life until the end. A failed one is made good by the next."""

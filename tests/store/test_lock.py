@@ -29,9 +29,11 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def owner():
-    """Whoever would take the lock here and now."""
-    return module._myself()
+def owner(monkeypatch):
+    """Whoever holds a lock here and now."""
+    owner = module._myself()
+    monkeypatch.setattr(module, "_held", {owner.token, "old", "faster"})
+    return owner
 
 
 @pytest.fixture
@@ -170,6 +172,51 @@ def test_a_zombie_is_dead(place):
         _eventually(lambda: psutil.Process(child.pid).status() == "zombie")
 
         assert _taken(place)
+
+
+def test_a_lock_of_this_process_that_could_not_be_deleted_is_dead(place, monkeypatch):
+    """The disk became read-only for a while; this process need not end for that."""
+
+    def denied(*_args):
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch, locked(place):
+        patch.setattr(LocalFiles, "delete", denied)
+
+    assert place.exists(LOCK)
+    assert _taken(place)
+
+
+def test_a_lock_that_is_being_let_go_is_not_taken(place, monkeypatch):
+    """Until its file is gone: or else its owner would delete the lock of another."""
+    real, refused = LocalFiles.delete, []
+
+    def late(self, name):
+        with pytest.raises(StoreError, match="is being written") as caught:
+            _taken(place)
+        refused.append(caught)
+        real(self, name)
+
+    monkeypatch.setattr(LocalFiles, "delete", late)
+    with locked(place):
+        pass
+
+    assert len(refused) == 1
+    assert not place.exists(LOCK)
+
+
+def test_a_process_has_a_name_that_tells_whether_it_is_gone(place):
+    """Here and alive, here and gone, here with another birth, and elsewhere."""
+    name = module.process_name()
+    space, pid, born = name.split("-")
+    with _held_elsewhere(place) as child:
+        other = f"{space}-{child.pid}-{module._born(child.pid):.0f}"
+        assert not module.is_dead(other)
+    assert pid == str(os.getpid())
+    assert module.is_dead(other)
+    assert not module.is_dead(name)
+    assert module.is_dead(f"{space}-{pid}-{int(born) + 1}")
+    assert not module.is_dead(f"deadbeef-{pid}-{born}")
 
 
 def test_a_number_that_was_used_again_is_another_process(place, owner):

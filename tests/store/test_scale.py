@@ -154,6 +154,7 @@ def test_a_thousand_ids_are_located_without_an_index(large):
     assert out["rows"] == 1000
     assert out["seconds"] < 20
     assert out["memory"] < 200 * MIB
+    assert out["peak_locate"] < 200 * MIB
 
 
 def test_selecting_by_label_keeps_activations_lazy(large):

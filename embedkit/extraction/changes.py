@@ -17,6 +17,7 @@ import pandas as pd
 from embedkit.errors import IdentityMismatch
 from embedkit.images.imageset import ImageSet
 from embedkit.store import arrays, layout
+from embedkit.store.blocks import content_array
 from embedkit.store.commits import withdraw
 from embedkit.store.manifest import (
     remembered,
@@ -110,7 +111,7 @@ def _contents(
     differs, holds = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     for one in store.schema.passes:
         written, read = _rows_written(store, one, ids)
-        then = arrays.read(store.files, layout.content_array(one), rows=slice(n))[look]
+        then = arrays.read(store.files, content_array(one), rows=slice(n))[look]
         differs[look] |= written[look] & (then != now)
         holds |= read
     return differs, holds

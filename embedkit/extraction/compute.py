@@ -18,8 +18,9 @@ from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.networks.taps import TapGraph
 from embedkit.store.arrays import read, read_text
+from embedkit.store.blocks import activation, content_array
 from embedkit.store.commits import read_commits
-from embedkit.store.layout import activation, content_array, read_schema
+from embedkit.store.layout import read_schema
 from embedkit.store.schema import Pass
 from embedkit.store.table import REMOVED
 

@@ -30,7 +30,8 @@ from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pooling import Pool
-from embedkit.store import layout
+from embedkit.store.create import abandoned, create
+from embedkit.store.layout import add_pass
 from embedkit.store.lock import locked
 from embedkit.store.manifest import seal
 from embedkit.store.store import Store
@@ -155,7 +156,7 @@ def _existing(files: Files) -> Store | None:
         and not any(Path(place).iterdir())
     ):
         Path(place).rmdir()  # an empty folder is as good as none
-    if not files.exists("") or layout.abandoned(files):
+    if not files.exists("") or abandoned(files):
         return None
     try:
         return Store(files)
@@ -175,11 +176,9 @@ def _created(files: Files, asked: Asked) -> Store:
     table = to_dataset(images.table)
     try:
         with _alone(files):
-            layout.create(
-                files, schema, table, sizes=images.sizes, mtimes=images.mtimes
-            )
+            create(files, schema, table, sizes=images.sizes, mtimes=images.mtimes)
     except StoreError:
-        if not files.exists("") or layout.abandoned(files):
+        if not files.exists("") or abandoned(files):
             raise
     return Store(files)
 
@@ -207,7 +206,7 @@ def _in_line(files: Files, asked: Asked) -> Store:
     schema = apply_changes(store, asked.images, changes)
     if missing is not None:
         store.reopen()
-        layout.add_pass(files, replace(schema, passes=(*schema.passes, missing)))
+        add_pass(files, replace(schema, passes=(*schema.passes, missing)))
     digest = digest_of(asked.images)
     if digest is not None and changes.table is None:
         seal(files, digest)

@@ -12,7 +12,7 @@ from embedkit.errors import SourceError
 from embedkit.extraction.asked import pool_of
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
-from embedkit.store import arrays, layout
+from embedkit.store import arrays, blocks
 from embedkit.store.schema import LayerSpec, Pass
 from embedkit.store.store import Store
 
@@ -78,7 +78,7 @@ def recompute(
         findings += lost
         values = taps.forward(batch)
         for spec in one.layers:
-            stored = arrays.read(store.files, layout.activation(spec), rows=kept)
+            stored = arrays.read(store.files, blocks.activation(spec), rows=kept)
             errors = _errors(values[spec.tap][: len(kept)], stored)
             largest = max(largest, *errors, 0.0)
             findings += _differing(spec, one, kept, errors)
@@ -99,14 +99,14 @@ def _inputs(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], list[Finding]]:
     """Return the rows whose images are as they were, a full batch of them, the others."""
     uris = arrays.read_text(store.files, "uri", rows=rows)
-    contents = arrays.read(store.files, layout.content_array(one), rows=rows)
+    contents = arrays.read(store.files, blocks.content_array(one), rows=rows)
     batch = np.zeros((one.batch_size, *network.input_shape), np.float32)  # B, C, H, W
     kept: list[int] = []
     lost: list[Finding] = []
     for row, uri, content in zip(rows, uris, contents, strict=True):
         loaded = source.load(uri)
         if isinstance(loaded.image, SourceError) or loaded.content != content:
-            lost.append(Finding(int(row), layout.CONTENT, "its image file has changed"))
+            lost.append(Finding(int(row), blocks.CONTENT, "its image file has changed"))
             continue
         batch[len(kept)] = network.prepare(loaded.image)
         kept.append(int(row))

@@ -16,9 +16,9 @@ from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
 from embedkit.extraction.shortcut import cheaper_start
 from embedkit.extraction.task import BlockLoss, Job
 from embedkit.files.files import Files, files_at
+from embedkit.files.reasons import said
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
-from embedkit.store import layout
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
 from embedkit.store.commits import PRIVATE, compact
 from embedkit.store.lock import Lock
@@ -81,7 +81,7 @@ def writing(files: Files) -> Iterator[None]:
         raise
     except files.failures as error:
         message = (
-            f"cannot write to the store {files.url}: {layout.reason(error)}: "
+            f"cannot write to the store {files.url}: {said(error)}: "
             "make room or get permission, then run the same call again"
         )
         raise StoreError(message) from error

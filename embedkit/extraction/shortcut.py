@@ -14,7 +14,7 @@ from embedkit.extraction.asked import pool_of
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.store.arrays import read, read_text
-from embedkit.store.layout import activation
+from embedkit.store.blocks import activation
 from embedkit.store.schema import LayerSpec, Pass
 from embedkit.store.store import Store
 

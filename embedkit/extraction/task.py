@@ -20,14 +20,16 @@ from embedkit.extraction.asked import pool_of
 from embedkit.extraction.compute import Clock, Given, compute_block
 from embedkit.extraction.memory import peak, reset_peak
 from embedkit.files.files import Files, files_at
+from embedkit.files.reasons import said
 from embedkit.images.source import Source
 from embedkit.networks.spool import Spooled, load_spooled
 from embedkit.planning.grid import BlockGrid
 from embedkit.store.arrays import read_text
 from embedkit.store.attempts import DEATHS, begin, deaths_in, end
+from embedkit.store.blocks import CONTENT, write_block
 from embedkit.store.commits import Commit, read_commit, write_commit
 from embedkit.store.ids import digest
-from embedkit.store.layout import CONTENT, read_schema, reason, write_block
+from embedkit.store.layout import read_schema
 from embedkit.store.lock import holder
 from embedkit.store.schema import Pass
 
@@ -211,7 +213,7 @@ def _writing(files: Files, block: int) -> Iterator[None]:
         yield
     except files.failures as error:
         message = (
-            f"block {block} cannot be written to {files.url}: {reason(error)}: "
+            f"block {block} cannot be written to {files.url}: {said(error)}: "
             "make room or get permission, then run the same call again"
         )
         raise StoreError(message) from error

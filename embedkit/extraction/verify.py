@@ -19,7 +19,7 @@ from embedkit.images.imageset import ImageSet
 from embedkit.images.source import Source, restored
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
-from embedkit.store import arrays, layout
+from embedkit.store import arrays, blocks
 from embedkit.store.commits import withdraw
 from embedkit.store.identity import check_identity
 from embedkit.store.lock import locked
@@ -114,7 +114,7 @@ def _repaired(
 def _damaged(store: Store, damage: pd.DataFrame) -> Iterator[tuple[Pass, set[int]]]:
     """Yield every pass that has damaged blocks, and which."""
     for one in store.schema.passes:
-        names = [*(spec.name for spec in one.layers), layout.CONTENT]
+        names = [*(spec.name for spec in one.layers), blocks.CONTENT]
         mine = (damage["pass"] == one.key) & damage["layer"].isin(names)
         if mine.any():
             yield one, set(damage.loc[mine, "block"].astype(int))

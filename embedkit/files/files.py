@@ -19,6 +19,9 @@ class Files(Protocol):
     small, frozen and hashable, equal where their `url` is, and pickle by it.
     """
 
+    def __hash__(self) -> int:
+        """Equal places have equal hashes."""
+
     @property
     def url(self) -> str:
         """An absolute path, or a URL without a trailing slash; `files_at` takes it."""

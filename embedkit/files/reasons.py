@@ -1,4 +1,4 @@
-"""What the long messages of obstore say, in one line."""
+"""What errors of the system and of obstore say, in one line."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def reason(text: str) -> str:
 def _line(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 300 else f"{line[:297]}..."
+
+
+def said(error: BaseException) -> str:
+    """Return what an error of the system says, without its number."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return " ".join(str(said or error).split())

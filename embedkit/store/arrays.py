@@ -10,8 +10,9 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -77,19 +78,31 @@ def make_group(files: Files, name: str = "") -> None:
 
 
 def write(
-    files: Files, name: str, values: npt.NDArray[Any], *, rows: slice = slice(None)
+    files: Files,
+    name: str,
+    values: npt.NDArray[Any],
+    *,
+    rows: slice = slice(None),
+    version: str = "",
 ) -> None:
     """Write rows of an array. Chunks of zeros are written too: they are data.
 
     Zarr would leave them out by default, and the choice is not kept with the array.
+    With a `version`, which has to change with the array's shape and type, its metadata
+    are read once per process.
     """
-    array = zarr.open_array(_target(files), path=name, mode="r+")
+    array = _opened(files, name, version, "r+")
     array.with_config({"write_empty_chunks": True})[rows] = values
 
 
-def read(files: Files, name: str, *, rows: Rows = slice(None)) -> npt.NDArray[Any]:
-    """Return rows of an array: a slice, or row numbers in ascending order."""
-    array = zarr.open_array(_target(files), path=name, mode="r")
+def read(
+    files: Files, name: str, *, rows: Rows = slice(None), version: str = ""
+) -> npt.NDArray[Any]:
+    """Return rows of an array: a slice, or row numbers in ascending order.
+
+    `version` is as for `write`.
+    """
+    array = _opened(files, name, version, "r")
     found = array[rows] if isinstance(rows, slice) else array.oindex[rows]
     return np.asarray(found)
 
@@ -217,6 +230,17 @@ def write_dataset(files: Files, group: str, dataset: xr.Dataset) -> None:
             zarr_format=3,
             consolidated=False,
         )
+
+
+def _opened(files: Files, name: str, version: str, mode: Literal["r", "r+"]) -> Any:
+    if version:
+        return _known(files, name, version, mode)
+    return zarr.open_array(_target(files), path=name, mode=mode)
+
+
+@lru_cache(maxsize=1024)  # the arrays of a few passes; each is some kB
+def _known(files: Files, name: str, version: str, mode: Literal["r", "r+"]) -> Any:  # noqa: ARG001 - part of the key
+    return zarr.open_array(_target(files), path=name, mode=mode)
 
 
 def _target(files: Files) -> Any:

@@ -126,6 +126,12 @@ def withdraw(files: Files, one: Pass, grid: BlockGrid, blocks: Collection[int]) 
     compact(files, one, kept)
 
 
+def forget_commits(files: Files, one: Pass) -> None:
+    """Delete every record of a pass. Only the driver may call this."""
+    files.delete_tree(_folder(one.identity))
+    files.delete(_gathered_name(one))
+
+
 def _folder(identity: str) -> str:
     return f"{_COMMITS}/{identity[:16]}"
 

@@ -115,12 +115,12 @@ class Lock:
         """Let go, where it is still held."""
         self._ended.set()
         self._thread.join()
-        with suppress(*self._files.failures):
-            if holder(self._files) == self.token:
-                self._files.delete(LOCK)
-        _held.discard(
-            self.token
-        )  # last: or else a thread takes over what is deleted here
+        try:
+            with suppress(*self._files.failures):
+                if holder(self._files) == self.token:
+                    self._files.delete(LOCK)
+        finally:  # not before: another thread would take over what is deleted here
+            _held.discard(self.token)
 
     def _live(self) -> None:
         """Give a sign of life until the end. A failed one is made good by the next."""

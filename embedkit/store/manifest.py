@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embedkit.errors import InputError, NotInStore
 from embedkit.files.files import Files
 from embedkit.store import arrays
 from embedkit.store.commits import PRIVATE
@@ -43,6 +44,31 @@ def remembered(files: Files, column: str) -> npt.NDArray[Any]:
         return mapped
     loaded: npt.NDArray[Any] = np.load(io.BytesIO(files.read(_name(column))))
     return loaded
+
+
+def locate(
+    files: Files, ids: Sequence[str] | str, n_images: int
+) -> npt.NDArray[np.int64]:
+    """Return the rows of images; see `Store.locate`."""
+    wanted = [ids] if isinstance(ids, str) else list(ids)
+    given: Sequence[object] = wanted
+    odd = [each for each in given if not isinstance(each, str)]
+    if odd:
+        message = (
+            f"image ids are text, found {odd[0]!r} ({type(odd[0]).__name__}) among "
+            f"{len(wanted)}: give ids, and rows to isel"
+        )
+        raise InputError(message)
+    rows = rows_of(files, wanted, n_images)
+    missing = [name for name, row in zip(wanted, rows, strict=True) if row < 0]
+    if missing:
+        message = (
+            f"{files.url} has no image {missing[0]!r}"
+            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}: "
+            "ids are listed by the store's `images`"
+        )
+        raise NotInStore(message)
+    return rows
 
 
 def rows_of(files: Files, ids: Sequence[str], n_images: int) -> npt.NDArray[np.int64]:

@@ -10,13 +10,13 @@ import xarray as xr
 
 from embedkit.errors import InputError, NotInStore, StoreError, did_you_mean
 from embedkit.files.files import Files, files_at
+from embedkit.files.reasons import said
 from embedkit.store import arrays
 from embedkit.store.layout import (
     OTHER_ROWS,
     RESULT,
     RESULTS,
     read_schema,
-    reason,
 )
 from embedkit.store.table import text
 
@@ -69,11 +69,45 @@ def save(
             _rewrite(files, name, ready)
     except files.failures as error:
         message = (
-            f"cannot save result {name!r} in {files.url}: {reason(error)}: "
+            f"cannot save result {name!r} in {files.url}: {said(error)}: "
             "make the store writable, or keep the result elsewhere with to_zarr"
         )
         raise StoreError(message) from error
     arrays.consolidate(files, [f"{RESULTS}/{name}"])
+
+
+def save_beside(
+    files: Files,
+    name: str,
+    result: xr.Dataset | xr.DataArray,
+    columns: xr.Dataset,
+) -> None:
+    """Save a result of a store; see `Store.save`.
+
+    Parameters
+    ----------
+    files : Files
+        The store.
+    name : str
+        Words divided by slashes.
+    result : Dataset or DataArray
+        What to keep.
+    columns : Dataset
+        The store's image table: what the result repeats of it is left out.
+    """
+    if "image" not in result.dims:
+        save(files, name, result)
+    elif not _same_images(result, columns["image"]):
+        save(files, name, result, same_images=False)
+    else:
+        known = {str(column) for column in columns.variables}
+        again = [
+            coordinate
+            for coordinate, values in result.coords.items()
+            if values.dims == ("image",)
+            and {str(coordinate), str(coordinate).removeprefix("image_")} & known
+        ]
+        save(files, name, result.drop_vars(again))
 
 
 def _replace(store: Path, name: str, dataset: xr.Dataset) -> None:
@@ -167,3 +201,11 @@ def _check_nesting(files: Files, name: str) -> None:
                 "inside the other; give it another name"
             )
             raise InputError(message)
+
+
+def _same_images(result: xr.Dataset | xr.DataArray, ids: xr.DataArray) -> bool:
+    """Whether a result has a row for every image of the store, in its order."""
+    if result.sizes.get("image") != ids.size:
+        return False
+    named = "image" in result.coords
+    return not named or bool((result["image"].values == ids.values).all())

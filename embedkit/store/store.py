@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,21 +13,27 @@ import pandas as pd
 import xarray as xr
 
 from embedkit.errors import (
-    CorruptStore,
-    InputError,
     NotInStore,
     StoreError,
     did_you_mean,
 )
 from embedkit.files.files import Files, files_at
 from embedkit.store import arrays, layout, results, table
-from embedkit.store.commits import PRIVATE, Commit, read_commits
-from embedkit.store.manifest import rows_of
+from embedkit.store.blocks import ACTIVATION, check_shards, layer_group
+from embedkit.store.commits import Commit, read_commits
+from embedkit.store.manifest import locate
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
+from embedkit.store.status import (
+    FINISHED,
+    finish,
+    image_table,
+    settled,
+    with_status,
+)
+from embedkit.store.summary import summary
 from embedkit.store.verify import Verification, verify_bytes
 
 READ_BYTES = 64 * 2**20
-_FINISHED = f"{PRIVATE}/finished"
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
@@ -118,19 +123,19 @@ class Store(Mapping[str, xr.DataArray]):
         """
         spec = self._find(layer)
         one = self.schema.pass_of(spec.name)
-        columns = self.columns()
-        if one.key not in self._settled():
+        columns = image_table(self.files, self.schema)
+        if one.key in settled(self.files):
+            check_shards(self.files, spec, range(len(self.schema.grid(one))))
+        else:
             commits = self.commits(one)
-            _check_shards(self.files, spec, commits)
+            check_shards(self.files, spec, commits)
             status = table.status_columns(columns["image"], commits)
             columns = table.with_status(columns, status)
-        else:
-            _check_shards(self.files, spec, range(len(self.schema.grid(one))))
         opened = arrays.open_dataset(
             self.files,
-            layout.layer_group(spec.name),
+            layer_group(spec.name),
             chunks={"image": _rows_to_read(spec, one)},
-        )[layout.ACTIVATION]
+        )[ACTIVATION]
         activation = opened[: self.schema.n_images].rename(spec.name)
         labelled = activation.assign_coords(
             table.as_coordinates(columns, beside=activation.dims)
@@ -172,11 +177,7 @@ class Store(Mapping[str, xr.DataArray]):
 
     def columns(self) -> xr.Dataset:
         """Return the image table as it is stored, lazily; cut while it is being grown."""
-        opened = arrays.open_dataset(self.files)
-        opened.attrs = {}  # `drop_attrs` would read all ids and index them
-        for column in opened.variables.values():
-            column.attrs = {}
-        return opened.isel(image=slice(self.schema.n_images))
+        return image_table(self.files, self.schema)
 
     def locate(self, ids: Sequence[str] | str) -> npt.NDArray[np.int64]:
         """Return the rows of images: ``store["fc"].isel(image=store.locate(ids))``.
@@ -199,25 +200,7 @@ class Store(Mapping[str, xr.DataArray]):
         InputError
             When the ids are not text.
         """
-        wanted = [ids] if isinstance(ids, str) else list(ids)
-        given: Sequence[object] = wanted
-        odd = [each for each in given if not isinstance(each, str)]
-        if odd:
-            message = (
-                f"image ids are text, found {odd[0]!r} ({type(odd[0]).__name__}) among "
-                f"{len(wanted)}: give ids, and rows to isel"
-            )
-            raise InputError(message)
-        rows = rows_of(self.files, wanted, self.schema.n_images)
-        missing = [name for name, row in zip(wanted, rows, strict=True) if row < 0]
-        if missing:
-            message = (
-                f"{self.url} has no image {missing[0]!r}"
-                f"{f' and {len(missing) - 1} more' if missing[1:] else ''}: "
-                "ids are listed by the store's `images`"
-            )
-            raise NotInStore(message)
-        return rows
+        return locate(self.files, ids, self.schema.n_images)
 
     def commits(self, one: Pass) -> dict[int, Commit]:
         """Return the records of the finished blocks of a pass, by number."""
@@ -247,33 +230,7 @@ class Store(Mapping[str, xr.DataArray]):
             over blocks), ``peak_mem`` (bytes, of the largest process), ``networks``
             (name to what it was), and what the first of them was.
         """
-        passes = {one.key: self.commits(one) for one in self.schema.passes}
-        commits = [each for known in passes.values() for each in known.values()]
-        blocks = sum(len(self.schema.grid(one)) for one in self.schema.passes)
-        failed = {name for each in commits for name in each.failures}
-        specs = self.schema.layers
-        return {
-            "path": self.url,
-            "complete": len(commits) == blocks,
-            "blocks": blocks,
-            "blocks_done": len(commits),
-            "images": self.schema.n_images,
-            "unreadable": len(failed),
-            **self.schema.passes[0].about,
-            "networks": {one.network: dict(one.about) for one in self.schema.passes},
-            "layers": {
-                spec.name: {
-                    "shape": list(spec.shape),
-                    "dtype": spec.dtype,
-                    "nbytes": spec.row_bytes * self.schema.n_images,
-                }
-                for spec in specs
-            },
-            "nbytes": sum(spec.row_bytes for spec in specs) * self.schema.n_images,
-            "nbytes_stored": self.files.nbytes(),
-            "seconds": _by_stage(commits),
-            "peak_mem": max((each.peak_mem for each in commits), default=-1),
-        }
+        return summary(self.files, self.schema)
 
     def tree(self) -> xr.DataTree:
         """Return the whole store as xarray's tree, lazily."""
@@ -299,7 +256,7 @@ class Store(Mapping[str, xr.DataArray]):
     @property
     def finished(self) -> bool:
         """Whether the store is complete and plain xarray reads the final status."""
-        return self.files.exists(_FINISHED)
+        return self.files.exists(FINISHED)
 
     def finish(self) -> None:
         """Write the final status of every image into the image table.
@@ -307,24 +264,11 @@ class Store(Mapping[str, xr.DataArray]):
         Until then plain xarray reads ``pending`` for all; this class reads the commit
         records, which are always up to date.
         """
-        columns = self.columns()
-        ids = columns["image"].load()
-        status = [
-            table.status_columns(ids, self.commits(one)) for one in self.schema.passes
-        ]
-        joint = table.joint_status(status)
-        fresh = xr.Dataset(joint)
-        layout.write_columns(self.files, fresh)
-        settled = [
-            one.key
-            for one, own in zip(self.schema.passes, status, strict=True)
-            if table.same_status(own, joint)
-        ]
-        self.files.write(_FINISHED, json.dumps(settled).encode())
+        finish(self.files, self.schema)
 
     def reopen(self) -> None:
         """Take back what `finish` wrote: blocks are about to be computed."""
-        self.files.delete(_FINISHED)
+        self.files.delete(FINISHED)
 
     def save(self, name: str, result: xr.Dataset | xr.DataArray) -> None:
         """Compute a result and keep it beside the data, replacing one of that name.
@@ -343,20 +287,7 @@ class Store(Mapping[str, xr.DataArray]):
         StoreError
             When the store cannot be written.
         """
-        columns = self._with_status()
-        if "image" not in result.dims:
-            results.save(self.files, name, result)
-        elif not _same_images(result, columns["image"]):
-            results.save(self.files, name, result, same_images=False)
-        else:
-            known = {str(column) for column in columns.variables}
-            again = [
-                coordinate
-                for coordinate, values in result.coords.items()
-                if values.dims == ("image",)
-                and {str(coordinate), str(coordinate).removeprefix("image_")} & known
-            ]
-            results.save(self.files, name, result.drop_vars(again))
+        results.save_beside(self.files, name, result, self._with_status())
 
     def load(self, name: str) -> xr.Dataset:
         """Return a saved result, lazily, with this store's image coordinates.
@@ -407,54 +338,10 @@ class Store(Mapping[str, xr.DataArray]):
 
     def _with_status(self) -> xr.Dataset:
         """Open the image table with the status that the commit records tell."""
-        columns = self.columns()
-        if {one.key for one in self.schema.passes} <= self._settled():
-            return columns
-        ids = columns["image"]
-        status = [
-            table.status_columns(ids, self.commits(one)) for one in self.schema.passes
-        ]
-        return table.with_status(columns, table.joint_status(status))
-
-    def _settled(self) -> set[str]:
-        """Return the passes whose status stands in the image table as it is."""
-        try:
-            return set(json.loads(self.files.read(_FINISHED)))
-        except FileNotFoundError:
-            return set()
+        return with_status(self.files, self.schema)
 
 
 def _rows_to_read(spec: LayerSpec, one: Pass) -> int:
     """Return the rows of a Dask chunk: whole blocks, even of a store that grows now."""
     blocks = max(1, READ_BYTES // max(1, spec.row_bytes * one.block))
     return blocks * one.block
-
-
-def _check_shards(
-    files: Files, spec: LayerSpec, commits: Mapping[int, Commit] | range
-) -> None:
-    """Refuse to read missing files as NaN: a committed block has its shard."""
-    gone = sorted(set(commits) - layout.blocks_there(files, spec))
-    if gone:
-        message = (
-            f"layer {spec.name} of {files.url} has lost the files of {len(gone)} "
-            f"committed blocks (the first is {gone[0]}): repair it with "
-            f"embedkit.verify(store, repair=True) or `embedkit verify --repair`"
-        )
-        raise CorruptStore(message)
-
-
-def _by_stage(commits: Sequence[Commit]) -> dict[str, float]:
-    """Add up seconds by stage."""
-    stages = sorted({stage for each in commits for stage in each.seconds})
-    return {
-        stage: sum(each.seconds.get(stage, 0.0) for each in commits) for stage in stages
-    }
-
-
-def _same_images(result: xr.Dataset | xr.DataArray, ids: xr.DataArray) -> bool:
-    """Whether a result has a row for every image of the store, in its order."""
-    if result.sizes.get("image") != ids.size:
-        return False
-    named = "image" in result.coords
-    return not named or bool((result["image"].values == ids.values).all())

@@ -13,9 +13,11 @@ from dask.base import compute
 from dask.delayed import delayed
 
 from embedkit.files.files import Files, files_at
-from embedkit.store import arrays, layout
+from embedkit.store import arrays
+from embedkit.store.blocks import checksums
 from embedkit.store.commits import Commit, read_commits
 from embedkit.store.ids import digest
+from embedkit.store.layout import read_schema
 from embedkit.store.schema import Pass, StoreSchema
 
 _WINDOW = 256
@@ -137,12 +139,12 @@ def check_block(url: str, record: bytes) -> list[dict[str, Any]]:
     """
     commit = Commit(**json.loads(record))
     files = files_at(url)
-    schema = layout.read_schema(files)
+    schema = read_schema(files)
     one = schema.by_identity(commit.identity)
     grid = schema.grid(one)
     problems = {
         name: _problem(found, commit.crc32.get(name))
-        for name, found in layout.checksums(files, one, grid, commit.block)
+        for name, found in checksums(files, one, grid, commit.block)
     }
     problems["image"] = _ids_problem(files, commit)
     return [

@@ -27,7 +27,6 @@ from embedkit.errors import (
 from embedkit.extraction import dispatch, driver, task
 from embedkit.networks.bundled.digits_data import digits_split
 from embedkit.networks.taps import TapGraph
-from embedkit.store import layout
 from embedkit.store.store import Store
 
 
@@ -412,13 +411,13 @@ def test_a_store_that_another_process_made_first_is_joined(
     photos, network, tmp_path, monkeypatch
 ):
     """Two that start at once: the slower one goes on in the store of the faster."""
-    true_create = layout.create
+    true_create = driver.create
 
     def create_late(*args, **kwargs):
         true_create(*args, **kwargs)  # the other process, just before us
         true_create(*args, **kwargs)
 
-    monkeypatch.setattr(layout, "create", create_late)
+    monkeypatch.setattr(driver, "create", create_late)
 
     assert ek.extract(photos, network, tmp_path / "s.zarr").complete
 

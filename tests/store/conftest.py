@@ -10,7 +10,8 @@ from zarr.storage import LocalStore
 
 from embedkit.files.files import files_at
 from embedkit.files.local import LocalFiles
-from embedkit.store import layout
+from embedkit.store import blocks, layout
+from embedkit.store import create as creation
 from embedkit.store.commits import Commit, write_commit
 from embedkit.store.identity import identity_of
 from embedkit.store.ids import digest
@@ -168,11 +169,11 @@ def record():
 def write_blocks(values_of, record):
     """Write and commit some blocks of a pass."""
 
-    def write(files, schema, one, blocks=None, *, failures=None):
+    def write(files, schema, one, chosen=None, *, failures=None):
         grid, all_values = schema.grid(one), values_of(one, schema.n_images)
-        for block in range(len(grid)) if blocks is None else blocks:
+        for block in range(len(grid)) if chosen is None else chosen:
             rows = grid.rows(block)
-            crc32 = layout.write_block(
+            crc32 = blocks.write_block(
                 files, one, grid, block, {k: v[rows] for k, v in all_values.items()}
             )
             commit = record(one, block, n_images=schema.n_images, crc32=crc32)
@@ -190,7 +191,7 @@ def create(table_of):
         files = place if hasattr(place, "for_zarr") else files_at(place)
         rows = np.arange(schema.n_images)
         dataset = to_dataset(table_of(schema.n_images))
-        layout.create(files, schema, dataset, sizes=rows, mtimes=rows * 2)
+        creation.create(files, schema, dataset, sizes=rows, mtimes=rows * 2)
         return files
 
     return make

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from embedkit.files.files import files_at
-from embedkit.store import arrays, layout
+from embedkit.store import arrays, blocks, layout
 from embedkit.store.commits import compact, withdraw
 from embedkit.store.schema import StoreSchema
 from embedkit.store.store import open_store
@@ -223,7 +223,7 @@ def test_a_pass_that_was_only_begun_does_not_hinder_growth(
 ):
     """Layers that nobody asked for again would not grow: they are taken out."""
     fill()
-    with dying(6) as done:
+    with dying(8) as done:
         layout.add_pass(files, both)
     assert done[-1] == "killed"
     assert "layers/resnet18/layer4/activation/zarr.json" in files.names()
@@ -250,7 +250,7 @@ def test_both_networks_grow(files, path, fill, both, other, grow, write_blocks, 
     assert [store[name].shape[0] for name in store] == [75] * 3
     assert [len(store.commits(each)) for each in (one, other)] == [2, 4]
     for each in (one, other):
-        content = arrays.read(files, layout.content_array(each))
+        content = arrays.read(files, blocks.content_array(each))
         assert content.shape == (75,)
         assert (content[70:] == 0).all()
 

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from embedkit.errors import CorruptStore, StoreError
 from embedkit.files.files import files_at
 from embedkit.files.local import LocalFiles
-from embedkit.store import arrays, layout
+from embedkit.files.reasons import said
+from embedkit.store import arrays, blocks, layout
+from embedkit.store import create as creation
 from embedkit.store.schema import StoreSchema
 from embedkit.store.store import open_store
 from embedkit.store.table import to_dataset
@@ -75,7 +77,7 @@ def test_a_block_of_zeros_is_stored(path, files, fill, schema):
 
     assert (path / "layers/stage1.relu/activation/c.0.0").is_file()
     assert (stored[:32] == 0).all()
-    assert layout.blocks_there(files, schema.layers[0]) == {0}
+    assert blocks.blocks_there(files, schema.layers[0]) == {0}
 
 
 def test_shards_reach_the_disk_before_the_block_is_done(
@@ -85,7 +87,7 @@ def test_shards_reach_the_disk_before_the_block_is_done(
     synced = []
     monkeypatch.setattr(LocalFiles, "sync", lambda _, *names: synced.extend(names))
 
-    layout.write_block(files, one, schema.grid(one), 1, _block(values, slice(32, 64)))
+    blocks.write_block(files, one, schema.grid(one), 1, _block(values, slice(32, 64)))
 
     assert synced == [
         *("layers/stage1.relu/activation/c.1.0", "layers/conv/activation/c.1.0.0.0"),
@@ -104,11 +106,11 @@ def test_checksums_are_those_of_the_bytes(shared, one, seed, order):
         for spec in one.layers
     } | {"content": rng.integers(0, 2**64, 6, np.uint64)}
 
-    written = layout.write_block(files, one, schema.grid(one), 2, rows)
+    written = blocks.write_block(files, one, schema.grid(one), 2, rows)
 
     expected = {name: zlib.crc32(each.tobytes()) for name, each in rows.items()}
     assert written == expected
-    assert dict(layout.checksums(files, one, schema.grid(one), 2)) == expected
+    assert dict(blocks.checksums(files, one, schema.grid(one), 2)) == expected
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +118,7 @@ def shared(tmp_path_factory, one, table_of):
     """A store that examples write to again and again."""
     files = files_at(tmp_path_factory.mktemp("layout") / "s.zarr")
     schema, rows = StoreSchema(n_images=70, passes=(one,)), np.arange(70)
-    layout.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
+    creation.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
     return files, schema
 
 
@@ -124,9 +126,9 @@ def test_the_same_block_twice_gives_the_same_bytes(files, schema, one, values):
     """Doing a block again changes nothing on disk."""
     rows, grid = _block(values, slice(32)), schema.grid(one)
 
-    layout.write_block(files, one, grid, 0, rows)
+    blocks.write_block(files, one, grid, 0, rows)
     first = {name: files.read(name) for name in files.names()}
-    layout.write_block(files, one, grid, 0, rows)
+    blocks.write_block(files, one, grid, 0, rows)
 
     assert {name: files.read(name) for name in files.names()} == first
 
@@ -146,18 +148,18 @@ def test_a_block_of_another_shape_is_refused(files, schema, one, values, wrong):
         StoreError,
         match=r"block 0 of conv needs an array of shape \(32, 2, 3, 4\), fou",
     ):
-        layout.write_block(files, one, schema.grid(one), 0, rows)
+        blocks.write_block(files, one, schema.grid(one), 0, rows)
 
-    assert layout.blocks_there(files, schema.layers[1]) == set()
+    assert blocks.blocks_there(files, schema.layers[1]) == set()
 
 
 def test_the_last_block_may_be_shorter(files, schema, one, values):
     """Seventy images in blocks of 32 end with a block of six."""
     rows = _block(values, slice(64, 70))
 
-    assert set(layout.write_block(files, one, schema.grid(one), 2, rows)) == set(rows)
+    assert set(blocks.write_block(files, one, schema.grid(one), 2, rows)) == set(rows)
     with pytest.raises(IndexError):
-        layout.write_block(files, one, schema.grid(one), 3, rows)
+        blocks.write_block(files, one, schema.grid(one), 3, rows)
 
 
 def test_values_are_stored_in_the_type_of_the_layer(files, schema, one, values):
@@ -165,8 +167,8 @@ def test_values_are_stored_in_the_type_of_the_layer(files, schema, one, values):
     rows = _block(values, slice(64, 70))
     wide = rows | {"conv": rows["conv"].astype(np.float64)}
 
-    assert layout.write_block(files, one, schema.grid(one), 2, wide) == (
-        layout.write_block(files, one, schema.grid(one), 2, rows)
+    assert blocks.write_block(files, one, schema.grid(one), 2, wide) == (
+        blocks.write_block(files, one, schema.grid(one), 2, rows)
     )
 
 
@@ -205,11 +207,11 @@ _AS_NOBODY = """
 import os, sys, pickle
 import numpy as np
 from embedkit.files.files import files_at
-from embedkit.store import layout
+from embedkit.store import blocks, create as creation, layout
 schema, table = pickle.loads(bytes.fromhex(sys.stdin.read()))
 rows = np.arange(schema.n_images)
 def create(path):
-    layout.create(files_at(path), schema, table, sizes=rows, mtimes=rows)
+    creation.create(files_at(path), schema, table, sizes=rows, mtimes=rows)
 create(sys.argv[2])  # every import done while still allowed
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
@@ -265,11 +267,11 @@ _DIES = """
 import os, pickle, signal, sys
 import numpy as np
 from embedkit.files.files import files_at
-from embedkit.store import layout
+from embedkit.store import blocks, create as creation, layout
 schema, table = pickle.loads(bytes.fromhex(sys.stdin.read()))
 setattr(layout, sys.argv[2], lambda *_a, **_k: os.kill(os.getpid(), signal.SIGKILL))
 rows = np.arange(schema.n_images)
-layout.create(files_at(sys.argv[1]), schema, table, sizes=rows, mtimes=rows)
+creation.create(files_at(sys.argv[1]), schema, table, sizes=rows, mtimes=rows)
 """
 
 
@@ -306,18 +308,18 @@ def test_a_store_in_an_object_store_counts_when_it_is_whole(
         patch.setattr(layout, "_settle", full)
         with pytest.raises(StoreError, match="quota exceeded: choose a place"):
             create(files, schema)
-    assert layout.abandoned(files)
+    assert creation.abandoned(files)
 
     create(files, schema)
-    assert not layout.abandoned(files)
+    assert not creation.abandoned(files)
     assert open_store(files.url).schema == schema
 
 
 def test_the_reason_of_an_error_is_one_line():
     """What the system says, without its number; or the text of another error."""
-    assert layout.reason(OSError(28, "No space\n left")) == "No space left"
-    assert layout.reason(ValueError("a\n b")) == "a b"
-    assert layout.reason(OSError("odd")) == "odd"
+    assert said(OSError(28, "No space\n left")) == "No space left"
+    assert said(ValueError("a\n b")) == "a b"
+    assert said(OSError("odd")) == "odd"
 
 
 # the image table

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from embedkit.files.files import files_at
-from embedkit.store import layout
+from embedkit.store import blocks
+from embedkit.store import create as creation
 from embedkit.store.commits import compact
 from embedkit.store.schema import StoreSchema
 from embedkit.store.store import open_store
@@ -50,14 +51,14 @@ def large(tmp_path_factory, one, record):
         index=names,
     )
     began = time.perf_counter()
-    layout.create(files, schema, to_dataset(frame), sizes=rows, mtimes=rows)
+    creation.create(files, schema, to_dataset(frame), sizes=rows, mtimes=rows)
     _tell(f"created in {time.perf_counter() - began:.1f} s")
     grid = schema.grid(tiny)
     values = {"stage1.relu": np.zeros((BLOCK, 1), np.float32), "content": rows[:BLOCK]}
-    crc32 = layout.write_block(files, tiny, grid, 0, values)
-    shard = layout.shard(layout.activation(tiny.layers[0]), 0, 1)
+    crc32 = blocks.write_block(files, tiny, grid, 0, values)
+    shard = blocks.shard(blocks.activation(tiny.layers[0]), 0, 1)
     for block in range(1, len(grid)):
-        copy = path / layout.shard(layout.activation(tiny.layers[0]), block, 1)
+        copy = path / blocks.shard(blocks.activation(tiny.layers[0]), block, 1)
         shutil.copyfile(path / shard, copy)
     commits = {
         block: record(tiny, block, n_images=N, crc32=crc32)

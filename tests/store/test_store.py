@@ -12,7 +12,7 @@ from xarray.backends.zarr import ZarrArrayWrapper
 
 from embedkit.errors import CorruptStore, InputError, NotInStore, StoreError
 from embedkit.files.files import files_at
-from embedkit.store import layout
+from embedkit.store import create as creation
 from embedkit.store import store as module
 from embedkit.store.commits import compact
 from embedkit.store.schema import StoreSchema
@@ -286,7 +286,7 @@ def filled(tmp_path_factory, one, write_blocks, table_of):
     """A complete store that nobody changes."""
     files = files_at(tmp_path_factory.mktemp("store") / "s.zarr")
     schema, rows = StoreSchema(n_images=70, passes=(one,)), np.arange(70)
-    layout.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
+    creation.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
     write_blocks(files, schema, one)
     return open_store(files.url)
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.files.files import files_at
-from embedkit.store import arrays, layout
+from embedkit.store import arrays, blocks, layout
+from embedkit.store import create as creation
 from embedkit.store import verify as module
 from embedkit.store.commits import compact, read_commits
 from embedkit.store.schema import StoreSchema
@@ -242,10 +243,10 @@ def shard(tmp_path_factory, one, write_blocks, table_of):
     """A complete store, a shard of it with its bytes, and what checks its block."""
     files = files_at(tmp_path_factory.mktemp("verify") / "s.zarr")
     schema, rows = StoreSchema(n_images=70, passes=(one,)), np.arange(70)
-    layout.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
+    creation.create(files, schema, to_dataset(table_of(70)), sizes=rows, mtimes=rows)
     write_blocks(files, schema, one, [2])
     record = read_commits(files, one, schema.grid(one))[2].to_json()
-    name = layout.shard(layout.activation(one.layers[1]), 2, 3)
+    name = blocks.shard(blocks.activation(one.layers[1]), 2, 3)
     return files, name, files.read(name), record
 
 

@@ -1,0 +1,51 @@
+"""What there is to know of a store at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from embedkit.files.files import Files
+from embedkit.store.commits import Commit, read_commits
+from embedkit.store.schema import StoreSchema
+
+
+def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
+    """Return plain values; see `Store.info`."""
+    passes = {
+        one.key: read_commits(files, one, schema.grid(one)) for one in schema.passes
+    }
+    commits = [each for known in passes.values() for each in known.values()]
+    blocks = sum(len(schema.grid(one)) for one in schema.passes)
+    failed = {name for each in commits for name in each.failures}
+    specs = schema.layers
+    return {
+        "path": files.url,
+        "complete": len(commits) == blocks,
+        "blocks": blocks,
+        "blocks_done": len(commits),
+        "images": schema.n_images,
+        "unreadable": len(failed),
+        **schema.passes[0].about,
+        "networks": {one.network: dict(one.about) for one in schema.passes},
+        "layers": {
+            spec.name: {
+                "shape": list(spec.shape),
+                "dtype": spec.dtype,
+                "nbytes": spec.row_bytes * schema.n_images,
+            }
+            for spec in specs
+        },
+        "nbytes": sum(spec.row_bytes for spec in specs) * schema.n_images,
+        "nbytes_stored": files.nbytes(),
+        "seconds": _by_stage(commits),
+        "peak_mem": max((each.peak_mem for each in commits), default=-1),
+    }
+
+
+def _by_stage(commits: Sequence[Commit]) -> dict[str, float]:
+    """Add up seconds by stage."""
+    stages = sorted({stage for each in commits for stage in each.seconds})
+    return {
+        stage: sum(each.seconds.get(stage, 0.0) for each in commits) for stage in stages
+    }

@@ -25,9 +25,10 @@ from embedkit.store.manifest import locate
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 from embedkit.store.status import (
     FINISHED,
+    content_of,
+    final,
     finish,
     image_table,
-    settled,
     with_status,
 )
 from embedkit.store.summary import summary
@@ -124,11 +125,14 @@ class Store(Mapping[str, xr.DataArray]):
         spec = self._find(layer)
         one = self.schema.pass_of(spec.name)
         columns = image_table(self.files, self.schema)
-        if one.key in settled(self.files):
+        known = final(self.files)
+        if one.key in known.settled:
             check_shards(self.files, spec, range(len(self.schema.grid(one))))
+            content = known.content[spec.name]
         else:
             commits = self.commits(one)
             check_shards(self.files, spec, commits)
+            content = content_of(spec.name, commits)
             status = table.status_columns(columns["image"], commits)
             columns = table.with_status(columns, status)
         opened = arrays.open_dataset(
@@ -140,7 +144,9 @@ class Store(Mapping[str, xr.DataArray]):
         labelled = activation.assign_coords(
             table.as_coordinates(columns, beside=activation.dims)
         )
-        return labelled.assign_attrs(layer=spec.name, type=spec.type, **one.about)
+        return labelled.assign_attrs(
+            layer=spec.name, type=spec.type, content=content, **one.about
+        )
 
     def __iter__(self) -> Iterator[str]:
         return (spec.name for spec in self.schema.layers)

@@ -99,8 +99,8 @@ def test_several_layers_can_be_named(run, digits, tmp_path):
 
     store = ek.open_store(tmp_path / "d.zarr")
     assert list(store) == ["stage1.relu_1", "fc"]
-    assert store.schema.about["pool"] == "max"
-    assert store.schema.batch_size == 8
+    assert store["fc"].attrs["pool"] == "max"
+    assert store.schema.passes[0].batch_size == 8
 
 
 def test_a_table_of_paths_keeps_its_columns(run, digits, tmp_path):
@@ -134,7 +134,7 @@ def test_info_tells_what_there_is(run, store):
     document = run("info", store, "--json").json
 
     assert "complete, 4 of 4 blocks, 100 images, 1 unreadable" in text
-    assert "network: embedkit/digits" in text
+    assert "network embedkit/digits" in text
     assert "cluster/fc" in text
     assert document["layers"]["fc"]["shape"] == [10]
     assert document["results"] == ["cluster/fc"]

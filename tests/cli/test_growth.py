@@ -178,3 +178,26 @@ def test_blocks_that_are_given_up_are_told_with_the_command(
 
     assert "Retry: embedkit extract 'my photos' -o d.zarr" in said
     assert "ZeroDivisionError: now and then" in said
+
+
+def test_neighbors_of_other_numbers_are_not_taken_again(
+    run, arguments, folder, tmp_path
+):
+    """After images were added or changed, saved results are made anew; else reused."""
+    path = arguments[-3]
+    run(*arguments)
+    run("neighbors", path, "-k", 3)
+    before = ek.open_store(path).load("neighbors/fc")
+    same = run("neighbors", path, "-k", 3, "--json").json
+
+    picture = next(iter(sorted((folder / "6").iterdir())))
+    shutil.copy(next(iter(sorted((folder / "1").iterdir()))), picture)
+    run(*arguments, "--update")
+    run("neighbors", path, "-k", 3)
+
+    after = ek.open_store(path).load("neighbors/fc")
+    assert same
+    assert before.attrs["content"] != after.attrs["content"]
+    expected = ek.neighbors(ek.open_store(path)["fc"], n_neighbors=3, metric="cosine")
+    assert after["indices"].values.tolist() == expected["indices"].values.tolist()
+    assert before["indices"].values.tolist() != after["indices"].values.tolist()

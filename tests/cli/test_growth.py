@@ -187,7 +187,7 @@ def test_neighbors_of_other_numbers_are_not_taken_again(
     path = arguments[-3]
     run(*arguments)
     run("neighbors", path, "-k", 3)
-    before = ek.open_store(path).load("neighbors/fc")
+    before = ek.open_store(path).load("neighbors/fc").compute()
     same = run("neighbors", path, "-k", 3, "--json").json
 
     picture = next(iter(sorted((folder / "6").iterdir())))

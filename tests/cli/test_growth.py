@@ -64,6 +64,7 @@ def test_changed_images_need_update(run, arguments, folder):
     assert "no longer among the images" in table["error"].tolist()
 
 
+@pytest.mark.slow
 def test_a_second_network_needs_its_option(run, arguments):
     """It stands behind its name, and `info` tells both."""
     path = arguments[-3]

@@ -339,6 +339,7 @@ def test_blame_without_end_has_an_end(cluster_client, monkeypatch):
     assert isinstance(found, BlockLoss)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_goes_ends_the_run_with_what_to_do(many, network, tmp_path):
     """What is written is kept, and the next call goes on without a cluster."""
     path = tmp_path / "s.zarr"

@@ -62,6 +62,7 @@ def test_a_run_in_this_process(url, photos, network, tmp_path):
         _ = store.path
 
 
+@pytest.mark.slow
 def test_the_life_of_a_store(url, pixels, network, tmp_path, monkeypatch):
     """Interrupted, resumed, grown, given layers, results, damaged, repaired."""
 

@@ -59,8 +59,8 @@ def grow(files: Files, schema: StoreSchema) -> None:
     """Give every array of a store the rows of a schema with as many images or more.
 
     The image table has been written before, and comes into force with it. Killed
-    half-way, the store still has its old number of rows for every reader, and the same
-    call finishes what was begun.
+    half-way, the store still has its old number of rows for every reader; the same call
+    finishes what was begun, and one with fewer images takes it back.
     """
     for one in schema.passes:
         for name in _arrays_of(one):

@@ -396,3 +396,32 @@ def test_an_array_grows_too(network, tmp_path):
     other[3] = 0
     with pytest.raises(IdentityMismatch, match=r"1 changed \('0003'\)"):
         ek.extract(other, network, path, layers="last")
+
+
+def test_growth_that_was_killed_may_be_taken_back(
+    photos, network, tmp_path, monkeypatch
+):
+    """Asking for the old images again leaves a store as it was, for plain xarray too."""
+    path = tmp_path / "s.zarr"
+    few = ek.open_images(photos)[:33]
+    before = _values(ek.extract(few, network, path, layers="all"))
+
+    class _KilledError(BaseException):
+        pass
+
+    def killed(*_args, **_kwargs):
+        raise _KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("embedkit.store.layout._settle", killed)
+        with pytest.raises(_KilledError):
+            ek.extract(photos, network, path, layers="all")
+
+    store = ek.extract(few, network, path, layers="all")
+
+    assert store.finished
+    assert _values(store) == before
+    tree = xr.open_datatree(path)
+    assert tree["layers/fc/activation"].sizes["image"] == tree.sizes["image"] == 33
+    assert ek.verify(store, network=network, sample=5).ok
+    assert ek.extract(photos, network, path, layers="all").images.shape[0] == 40

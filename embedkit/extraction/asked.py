@@ -123,7 +123,7 @@ def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
             {name: stored[name] for name in _OF_NETWORK},
             parts,
             where=where,
-            remedy="or keep both networks in it with add_network=True"
+            remedy="or keep both networks in it with add_network=True (--add-network)"
             + (" and another name: load_network(..., name='…')" if named else ""),
         )
     return asked.network.name

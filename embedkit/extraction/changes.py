@@ -71,7 +71,8 @@ def find_changes(store: Store, images: ImageSet) -> Changes:
     """Compare images with those of a store, without writing anything.
 
     A file of the same size and time of change counts as unchanged; where either
-    differs, or the time is not known, its content is hashed and compared.
+    differs, or the time is not known, or it could not be read before, its content is
+    hashed and compared.
     """
     n, none = store.schema.n_images, np.empty(0, np.int64)
     digest = digest_of(images)
@@ -106,13 +107,13 @@ def _contents(
     same = (
         (images.sizes[place] == size) & (images.mtimes[place] == mtime) & (mtime >= 0)
     )
-    look = np.flatnonzero((place >= 0) & ~same)
-    now = images.contents(place[look])
     differs, holds = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     for one in store.schema.passes:
         written, read = _rows_written(store, one, ids)
-        then = arrays.read(store.files, content_array(one), rows=slice(n))[look]
-        differs[look] |= written[look] & (then != now)
+        then = arrays.read(store.files, content_array(one), rows=slice(n))
+        doubtful = ~same | (then == 0)
+        look = np.flatnonzero((place >= 0) & written & doubtful)
+        differs[look] |= then[look] != images.contents(place[look])
         holds |= read
     return differs, holds
 

@@ -30,6 +30,7 @@ from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pooling import Pool
+from embedkit.store.blocks import check_shards
 from embedkit.store.create import abandoned, create
 from embedkit.store.layout import add_pass
 from embedkit.store.lock import locked
@@ -192,6 +193,9 @@ def _nothing_to_do(store: Store, asked: Asked) -> bool:
     """Whether the store is finished, and is what was asked for. Nothing is written."""
     if not store.finished or lacking(store.schema, asked, where=store.url):
         return False
+    for one in store.schema.passes:
+        for spec in one.layers:
+            check_shards(store.files, spec, range(len(store.schema.grid(one))))
     changes = find_changes(store, asked.images)
     check_changes(store, changes, update=asked.update)
     return changes.table is None

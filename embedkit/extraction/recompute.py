@@ -76,6 +76,8 @@ def recompute(
     for part in _parts(rows, one.batch_size):
         kept, batch, lost = _inputs(store, one, network, source, part)
         findings += lost
+        if not len(kept):
+            continue
         values = taps.forward(batch)
         for spec in one.layers:
             stored = arrays.read(store.files, blocks.activation(spec), rows=kept)

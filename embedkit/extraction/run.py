@@ -19,11 +19,15 @@ from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
+from embedkit.store.arrays import read
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
+from embedkit.store.blocks import content_array
 from embedkit.store.commits import PRIVATE, compact
 from embedkit.store.lock import Lock
+from embedkit.store.manifest import unseal
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
+from embedkit.store.table import REMOVED
 
 JobOf: TypeAlias = Callable[[Pass], Job]
 
@@ -82,7 +86,7 @@ def writing(files: Files) -> Iterator[None]:
     except files.failures as error:
         message = (
             f"cannot write to the store {files.url}: {said(error)}: "
-            "make room or get permission, then run the same call again"
+            "check the place, make room or get permission, then run the same call again"
         )
         raise StoreError(message) from error
 
@@ -136,9 +140,24 @@ def fill(
             raise IncompleteStore(_told(store, work.lost))
     for one in mine:
         compact(files, one, store.commits(one))
+        if _unread(store, one):
+            unseal(files)  # the next call looks whether they can be read by then
     if store.complete and not store.finished:  # also after a death just before this
         store.finish()
     return store
+
+
+def _unread(store: Store, one: Pass) -> bool:
+    """Whether files of a pass could not even be opened: a disk may have been away."""
+    for commit in store.commits(one).values():
+        failures = [why for why in commit.failures.values() if why != REMOVED]
+        if not failures:
+            continue
+        rows = slice(commit.start, commit.stop)
+        content = read(store.files, content_array(one), rows=rows)
+        if (content == 0).sum() > len(commit.failures) - len(failures):
+            return True
+    return False
 
 
 def _clean(files: Files) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from embedkit.errors import CorruptStore, InputError
+from embedkit.errors import CorruptStore, InputError, StoreError
 from embedkit.extraction.recompute import Finding, good_rows, recompute
 from embedkit.extraction.run import fill, jobs, writing
 from embedkit.images.decode import DECODE_POLICY
@@ -29,6 +29,8 @@ from embedkit.store.verify import Verification
 
 if TYPE_CHECKING:
     from torch import nn
+
+_Contents: TypeAlias = Container[int]
 
 
 def verify(
@@ -99,12 +101,14 @@ def _repaired(
         )
         raise CorruptStore(message)
     source = _source(store, images)
+    for one, damaged in _damaged(store, damage):
+        _check_sources(store, one, damaged, source)
     names = [str(name) for name in damage["network"].unique()]
     networks = {name: _network(store, name, network) for name in names}
     with writing(store.files), locked(store.files) as lock:
         store.reopen()
-        for one, blocks in _damaged(store, damage):
-            withdraw(store.files, one, store.schema.grid(one), blocks)
+        for one, damaged in _damaged(store, damage):
+            withdraw(store.files, one, store.schema.grid(one), damaged)
         for name, net in networks.items():
             fill(store, name, jobs(store, net, source, lock), lock=lock)
     count = len(damage[["pass", "block"]].drop_duplicates())
@@ -118,6 +122,49 @@ def _damaged(store: Store, damage: pd.DataFrame) -> Iterator[tuple[Pass, set[int
         mine = (damage["pass"] == one.key) & damage["layer"].isin(names)
         if mine.any():
             yield one, set(damage.loc[mine, "block"].astype(int))
+
+
+def _check_sources(store: Store, one: Pass, damaged: set[int], source: Source) -> None:
+    """Refuse a repair that would put NaN or another image's numbers into good rows."""
+    lost: list[str] = []
+    for block in damaged:
+        rows = store.schema.grid(one).rows(block)
+        names, uris = (
+            arrays.read_text(store.files, column, rows=rows)
+            for column in ("image", "uri")
+        )
+        commit = store.commits(one)[block]
+        lost += [
+            name
+            for name, uri, then in zip(
+                names, uris, _contents_then(store, one, block), strict=True
+            )
+            if name not in commit.failures and source.content(uri) not in then
+        ]
+    if lost:
+        message = (
+            f"{store.url} cannot be repaired: {len(lost)} images of its damaged blocks "
+            f"are gone or have changed since ({lost[0]!r} first), and their good rows "
+            "would be lost. Bring them back, or run extract with update=True (--update)"
+        )
+        raise StoreError(message)
+
+
+def _contents_then(store: Store, one: Pass, block: int) -> list[_Contents]:
+    """Return for every row of a block the content hashes that its image may have."""
+    rows, name = store.schema.grid(one).rows(block), blocks.content_array(one)
+    recorded = store.commits(one)[block].crc32.get(blocks.CONTENT)
+    found = dict(blocks.checksums(store.files, one, store.schema.grid(one), block))
+    if found[blocks.CONTENT] == recorded:
+        return [{int(each)} for each in arrays.read(store.files, name, rows=rows)]
+    return [_Anything()] * (rows.stop - rows.start)  # the hashes are damaged too
+
+
+class _Anything:
+    """Holds every hash but that of a file that cannot be read."""
+
+    def __contains__(self, content: object) -> bool:
+        return content != 0
 
 
 def _source(store: Store, images: ImageSet | None) -> Source:

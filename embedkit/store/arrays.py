@@ -23,6 +23,7 @@ from zarr.storage import ObjectStore
 
 from embedkit.errors import StoreError
 from embedkit.files.files import Files
+from embedkit.files.reasons import said
 
 Rows: TypeAlias = slice | npt.NDArray[np.int64]
 
@@ -146,7 +147,14 @@ def attributes(files: Files) -> dict[str, Any]:
     StoreError
         When there is no Zarr group there, saying what there is instead.
     """
-    if not files.exists(""):
+    try:
+        there = files.exists("")
+    except files.failures as error:
+        message = (
+            f"cannot look into {files.url}: {said(error)}: check the place and access"
+        )
+        raise StoreError(message) from error
+    if not there:
         message = (
             f"no store at {files.url}: nothing is there. Check the path or run extract"
         )

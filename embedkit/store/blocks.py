@@ -82,10 +82,13 @@ def write_block(
             )
             raise StoreError(message)
         stored = np.ascontiguousarray(found, dtype=dtype)
-        if rows.stop - rows.start < one.block:
-            # Zarr would read what is there, damaged or not, to fill up the shard.
-            files.delete(shard(array, block, len(shape)))
-        arrays.write(files, array, stored, rows=rows, version=_version(one, grid))
+        version, file = _version(one, grid), shard(array, block, len(shape))
+        try:
+            arrays.write(files, array, stored, rows=rows, version=version)
+        except (ValueError, RuntimeError):
+            # Zarr reads the shard that it replaces, and that one is damaged.
+            files.delete(file)
+            arrays.write(files, array, stored, rows=rows, version=version)
         written[name] = zlib.crc32(stored.data)
     files.sync(
         *(shard(array, block, len(shape)) for array, shape, _ in _shards(one).values())

@@ -214,7 +214,8 @@ def _in_use(files: Files, owner: Owner) -> str:
     return (
         f"store {files.url} is being written by process {owner.pid} on {owner.host} since "
         f"{owner.since} (last sign of life {max(0, silent):.0f} s ago): wait for it, or "
-        f"end it; should it be gone, it passes for dead after {SILENCE:.0f} s of silence"
+        f"end it; if it is gone, its lock is free at once on {owner.host}, and after "
+        f"{SILENCE:.0f} s of silence elsewhere"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from embedkit.files.files import Files
 from embedkit.store.commits import Commit, read_commits
 from embedkit.store.schema import StoreSchema
+from embedkit.store.table import REMOVED
 
 
 def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
@@ -17,7 +18,12 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
     }
     commits = [each for known in passes.values() for each in known.values()]
     blocks = sum(len(schema.grid(one)) for one in schema.passes)
-    failed = {name for each in commits for name in each.failures}
+    failed = {
+        name
+        for each in commits
+        for name, reason in each.failures.items()
+        if reason != REMOVED
+    }
     specs = schema.layers
     return {
         "path": files.url,

@@ -65,7 +65,8 @@ class Verification:
 
     def __repr__(self) -> str:
         bad = self.damage[["pass", "block"]].drop_duplicates()
-        state = "all as written" if self.ok else f"{len(bad)} damaged"
+        good = "all as written" if self.blocks else "nothing to check"
+        state = good if self.ok else f"{len(bad)} damaged"
         parts = [f"{self.blocks} blocks ({self.nbytes / 2**20:,.1f} MiB): {state}"]
         if self.pending:
             parts.append(f"{self.pending} not written yet")

@@ -10,7 +10,7 @@ import xarray as xr
 from PIL import Image
 
 import embedkit as ek
-from embedkit.errors import IdentityMismatch, InputError
+from embedkit.errors import CorruptStore, IdentityMismatch, InputError
 from embedkit.extraction import driver, run
 
 
@@ -425,3 +425,32 @@ def test_growth_that_was_killed_may_be_taken_back(
     assert tree["layers/fc/activation"].sizes["image"] == tree.sizes["image"] == 33
     assert ek.verify(store, network=network, sample=5).ok
     assert ek.extract(photos, network, path, layers="all").images.shape[0] == 40
+
+
+def test_images_that_were_away_during_a_run_are_read_by_the_next(
+    photos, network, tmp_path, monkeypatch
+):
+    """Their files are as they were, so nothing but trying tells that they are back."""
+    path = tmp_path / "s.zarr"
+    images = ek.open_images(photos)
+    away = (photos / "cat").rename(tmp_path / "away")
+    store = ek.extract(images, network, path, layers="last")
+    assert (store.images["status"] == "unreadable").sum() == 21
+    away.rename(photos / "cat")
+
+    store = ek.extract(images, network, path, layers="last")
+
+    assert (store.images["status"] == "unreadable").sum() == 1
+    assert ek.extract(images, network, path, layers="last").finished
+
+
+def test_a_finished_store_that_lost_a_file_is_not_handed_back(
+    photos, network, tmp_path
+):
+    """The call says so, and how to repair it."""
+    path = tmp_path / "s.zarr"
+    store = ek.extract(photos, network, path, layers="last")
+    next((store.path / "layers" / "fc" / "activation").glob("c.1.*")).unlink()
+
+    with pytest.raises(CorruptStore, match="embedkit verify --repair"):
+        ek.extract(photos, network, path, layers="last")

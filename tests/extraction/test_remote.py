@@ -154,6 +154,8 @@ def test_plain_xarray_reads_it(s3_bucket, photos, network):
 
 
 def test_a_missing_bucket_is_told(s3_server, photos, network):
-    """It is not made, and nobody takes it for an empty place."""
-    with pytest.raises((StoreError, OSError), match="bucket"):
+    """It is not made, and nobody takes it for an empty place; reading says it too."""
+    with pytest.raises(StoreError, match=r"bucket does not exist.*check the place"):
         ek.extract(photos, network, "s3://no-such-bucket-here/s.zarr")
+    with pytest.raises(StoreError, match=r"cannot look into s3://no-such.*bucket"):
+        ek.open_store("s3://no-such-bucket-here/s.zarr")

@@ -1,7 +1,6 @@
 """Stores checked through the network, and repaired."""
 
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -202,16 +201,62 @@ def test_a_store_whose_ids_are_damaged_cannot_be_repaired(store, network):
         ek.verify(store, network=network, repair=True)
 
 
-def test_a_repair_that_is_not_possible_says_which_block(store, photos, network):
-    """The image is gone and the block too: NaN would pass for the truth, so it is a row."""
+def test_a_repair_without_the_images_is_refused_and_changes_nothing(
+    store, photos, network, tmp_path
+):
+    """Good rows of the block would become NaN, in the undamaged layers too."""
+    before = {layer: store[layer].values.tobytes() for layer in store}
     _shard(store, "fc", 1).unlink()
-    shutil.rmtree(photos / "dog")
+    away = (photos / "dog").rename(tmp_path / "away")
+
+    with pytest.raises(StoreError, match=r"images of its damaged blocks are gone"):
+        ek.verify(store, network=network, repair=True)
+
+    assert _damages(ek.verify(store)) == [("fc", 1)]
+    away.rename(photos / "dog")
+    assert ek.verify(store, network=network, repair=True).ok
+    assert _bytes(ek.open_store(store.path)) == before
+
+
+def test_damage_of_a_whole_shard_is_repaired_too(network, tmp_path):
+    """Zarr reads the shard that it replaces, even where all of it is replaced."""
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 12, 12, 3), np.uint8)
+    store = ek.extract(pixels, network, tmp_path / "s.zarr", layers="all")
+    before = _bytes(store)
+    for layer, block in (("fc", 0), ("conv1", 1)):
+        file = _shard(store, layer, block)
+        file.write_bytes(file.read_bytes()[:100])
+
+    found = ek.verify(
+        store, network=network, images=ek.open_images(pixels), repair=True
+    )
+
+    assert (found.ok, found.repaired) == (True, 2)
+    assert _bytes(ek.open_store(store.path)) == before
+
+
+def test_hashes_of_images_are_repaired_like_layers(store, network):
+    """The array that tells changed images apart is one of the block's."""
+    before = _bytes(store)
+    (one,) = store.schema.passes
+    file = store.path / "_embedkit" / "content" / one.key / "c.0"
+    data = file.read_bytes()
+    file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
 
     found = ek.verify(store, network=network, repair=True)
 
-    assert found.ok
-    table = ek.open_store(store.path).images
-    assert (table["status"] == "unreadable").sum() > 1
+    assert (found.ok, found.repaired) == (True, 1)
+    assert _bytes(ek.open_store(store.path)) == before
+
+
+def test_rows_whose_images_are_all_away_are_findings(store, network, photos):
+    """A folder that has moved is no crash."""
+    photos.rename(photos.with_name("elsewhere"))
+
+    found = ek.verify(store, network=network, sample=5)
+
+    assert len(found.damage) == 5
+    assert set(found.damage["problem"]) == {"its image file has changed"}
 
 
 def test_a_store_in_use_is_not_repaired(store, network):

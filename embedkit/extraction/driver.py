@@ -191,7 +191,9 @@ def _alone(files: Files) -> AbstractContextManager[object]:
 
 def _nothing_to_do(store: Store, asked: Asked) -> bool:
     """Whether the store is finished, and is what was asked for. Nothing is written."""
-    if not store.finished or lacking(store.schema, asked, where=store.url):
+    if not (store.finished and store.complete):
+        return False
+    if lacking(store.schema, asked, where=store.url):
         return False
     for one in store.schema.passes:
         for spec in one.layers:

@@ -114,7 +114,7 @@ def read_text(files: Files, name: str, *, rows: Rows = slice(None)) -> list[str]
 
 
 def resize(files: Files, name: str, n_rows: int) -> None:
-    """Give an array so many rows; those that it has of them stay."""
+    """Give an array so many rows: more, as zeros, or fewer, when growth is taken back."""
     array = zarr.open_array(_target(files), path=name, mode="r+")
     if array.shape[0] != n_rows:
         array.resize((n_rows, *array.shape[1:]))

@@ -254,7 +254,8 @@ def digest_of(images: ImageSet) -> str | None:
 
     None where the time of change of a file is not known: it would vouch for too much.
     """
-    if bool(((images.mtimes < 0) & (images.sizes >= 0)).any()):
+    unknown = images.mtimes < 0
+    if bool(unknown.all()) or bool((unknown & (images.sizes >= 0)).any()):
         return None
     digest = hashlib.sha256(" ".join(map(str, images.table.columns)).encode())
     for part in (pd.util.hash_pandas_object(images.table), images.sizes, images.mtimes):

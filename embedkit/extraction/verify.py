@@ -16,7 +16,8 @@ from embedkit.extraction.recompute import Finding, good_rows, recompute
 from embedkit.extraction.run import fill, jobs, writing
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
-from embedkit.images.source import Source, restored
+from embedkit.images.restore import restored
+from embedkit.images.source import Source
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.store import arrays, blocks
@@ -174,8 +175,8 @@ def _source(store: Store, images: ImageSet | None) -> Source:
     source = restored(uris)
     if source is None:
         message = (
-            f"{store.url} was made from an array, whose pixels it does not hold: give "
-            "them again with images=open_images(array)"
+            f"{store.url} was made from an array or a dataset, whose pixels it does not "
+            "hold: give them again with images=open_images(…)"
         )
         raise InputError(message)
     return source

@@ -123,6 +123,11 @@ def has_wildcard(text: str) -> bool:
     return any(sign in text for sign in "*?[")
 
 
+def has_images(root: Path) -> bool:
+    """Tell whether any file below a folder is an image by its extension."""
+    return any(_extension(entry.name) in image_extensions() for entry in _files(root))
+
+
 def nearest(path: Path) -> str:
     """Say which existing names are near the first missing part of a path."""
     missing = path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import pandas as pd
 
 from embedkit.errors import InputError, SourceError
 from embedkit.images.arrays import ArraySource
+from embedkit.images.dataset import from_dataset, is_dataset
 from embedkit.images.decode import image_extensions
 from embedkit.images.folder import from_folder, from_glob, has_wildcard, nearest
 from embedkit.images.imageset import ImageSet
+from embedkit.images.packed import open_packed
 from embedkit.images.paths import absolute, from_paths
+from embedkit.images.shards import from_shards, is_shards
 from embedkit.images.table import TABLE_EXTENSIONS, from_table, from_table_file
 
 _FORMS = (
-    "a folder, a glob, a list of paths, a table (DataFrame, .csv, .tsv or .parquet file) "
-    "or a uint8 array (N, H, W, 3)"
+    "a folder, a glob, a list of paths, a table (DataFrame, .csv, .tsv or .parquet file), "
+    "tar files, a dataset, or a uint8 array (N, H, W, 3)"
 )
 
 
@@ -29,13 +33,14 @@ def open_images(
     *,
     path_column: str | None = None,
     id_column: str | None = None,
+    image_column: str | None = None,
     root: str | Path | None = None,
 ) -> ImageSet:
     """List images, wherever they are said to be, without decoding any.
 
     Parameters
     ----------
-    source : str, Path, list of paths, DataFrame or array
+    source : str, Path, list of paths, DataFrame, array or dataset
         ======================== =====================================================
         source                   images, and their ids
         ======================== =====================================================
@@ -47,7 +52,19 @@ def open_images(
         image file, list of      these files, in this order; relative to `root` or to
         paths                    their common folder
         DataFrame, .csv, .tsv,   one image per row; `id_column` or the path as written.
-        .parquet                 All other columns are kept
+        .parquet                 All other columns are kept. With columns ``x0``,
+                                 ``y0``, ``x1``, ``y1``, in pixels and half open, one
+                                 image per box, ``"cat.jpg#0"``
+        .parquet file, folder    with a column of image bytes, plain or as Hugging Face
+        or glob of them          writes them (``bytes`` and ``path``): one image per row;
+                                 `id_column`, that path, or ``"train-0/0041"``. Other
+                                 columns of text, numbers and dates are kept
+        .tar files: a path,      the image members of uncompressed shards, as WebDataset
+        list, glob or pattern,   packs them; ``"a-000/cat1"``. ``.cls``, ``.txt`` and
+        ``"a-{000..009}.tar"``   ``.json`` of the same key become columns
+        dataset, as torchvision  item by item, PIL images or uint8; ``"0000"``, and
+        has them                 ``label`` from its ``targets``. One that lists files in
+                                 ``samples`` is opened as these files
         uint8 array              row by row; ``"0000"``, ``"0001"``, …
         (N, H, W, 3)
         ======================== =====================================================
@@ -56,6 +73,8 @@ def open_images(
         file, filename, image, filepath.
     id_column : str, optional
         For tables: the column of ids.
+    image_column : str, optional
+        For Parquet files: the column of image bytes, if there are several.
     root : str or Path, optional
         For tables, where relative paths start: by default the table file's folder, or
         the working directory for a DataFrame. For lists, what ids are relative to.
@@ -82,16 +101,21 @@ def open_images(
     ['0000', '0001']
     """
     columns = {"path_column": path_column, "id_column": id_column}
+    if not isinstance(source, str | os.PathLike):
+        _refuse({"image_column": image_column}, "Parquet files")
     if isinstance(source, pd.DataFrame):
         return from_table(source, **columns, root=root)
     if isinstance(source, str | os.PathLike):
-        return _from_name(os.fspath(source), **columns, root=root)
+        name = os.fspath(source)
+        return _from_name(name, **columns, image_column=image_column, root=root)
     _refuse(columns, "tables")
     if isinstance(source, list | tuple):
-        return from_paths(source, root=root)
+        return _from_list(source, root=root)
     _refuse({"root": root}, "tables and lists of paths")
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    if is_dataset(source):
+        return from_dataset(source)
     raise InputError(f"cannot open {type(source).__name__} as images: give {_FORMS}")
 
 
@@ -100,6 +124,7 @@ def _from_name(
     *,
     path_column: str | None,
     id_column: str | None,
+    image_column: str | None,
     root: str | Path | None,
 ) -> ImageSet:
     """Open what a path or a pattern stands for."""
@@ -109,6 +134,12 @@ def _from_name(
         )
     path = absolute(name)
     columns = {"path_column": path_column, "id_column": id_column}
+    if path_column is None:
+        packed = open_packed(name, image_column=image_column, id_column=id_column)
+        if packed is not None:
+            _refuse({"root": root}, "tables and lists of paths")
+            return packed
+    _refuse({"image_column": image_column}, "Parquet files")
     if path.is_file() and path.suffix.lower() in TABLE_EXTENSIONS:
         return from_table_file(path, **columns, root=root)
     _refuse(columns, "tables")
@@ -120,6 +151,15 @@ def _from_name(
     if has_wildcard(name):
         return from_glob(name)
     raise SourceError(f"there is no file or folder {str(path)!r}. {nearest(path)}")
+
+
+def _from_list(paths: Sequence[Any], *, root: str | Path | None) -> ImageSet:
+    """Open a list of images, or of tar files."""
+    names = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
+    if names and len(names) == len(paths) and all(map(is_shards, names)):
+        _refuse({"root": root}, "tables and lists of paths")
+        return from_shards(names)
+    return from_paths(paths, root=root)
 
 
 def _from_file(path: Path, *, root: str | Path | None) -> ImageSet:

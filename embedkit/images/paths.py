@@ -105,14 +105,34 @@ def file_set(
     columns : DataFrame
         What else is known, row by row; its index is replaced by the ids.
     """
-    uris = [str(file) for file in files]
+    table = image_table(ids, [str(file) for file in files], columns=columns)
+    sizes, mtimes = np.array(stamps, np.int64).reshape(-1, 2).T.copy()
+    return ImageSet(table, FileSource(), sizes, mtimes)
+
+
+def image_table(
+    ids: Sequence[str], uris: Sequence[str], *, columns: pd.DataFrame
+) -> pd.DataFrame:
+    """Return a table laid out as `ImageSet.table`.
+
+    Parameters
+    ----------
+    ids, uris : of the same length
+        Row by row: the id, and where its source finds the image.
+    columns : DataFrame
+        What else is known, row by row; its index is replaced by the ids.
+
+    Raises
+    ------
+    InputError
+        If an id or a uri is not valid Unicode.
+    """
     _check_text([*ids, *uris])
     table = columns.set_axis(pd.Index([*ids], name="image"))
-    table.insert(0, "uri", uris)
+    table.insert(0, "uri", [*uris])
     first = [name for name in ("uri", "label", "split") if name in table]
     rest = [name for name in table.columns if name not in first]
-    sizes, mtimes = np.array(stamps, np.int64).reshape(-1, 2).T.copy()
-    return ImageSet(table[first + rest], FileSource(), sizes, mtimes)
+    return table[first + rest]
 
 
 def absolute(path: str | os.PathLike[str], *, folder: Path | None = None) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from embedkit.errors import InputError, SourceError, did_you_mean
+from embedkit.images.crops import cropped, has_boxes, numbered
 from embedkit.images.imageset import ImageSet
 from embedkit.images.paths import absolute, image_files, relative_ids
 
@@ -70,6 +71,9 @@ def from_table(
 ) -> ImageSet:
     """Return the images listed in a DataFrame, in the order of its rows.
 
+    With columns ``x0``, ``y0``, ``x1`` and ``y1`` every row is a box in its file; see
+    `cropped`. Ids from paths then get ``#0``, ``#1``, … within each file.
+
     Parameters
     ----------
     frame : DataFrame
@@ -99,7 +103,7 @@ def from_table(
     if id_column is not None:
         _known(list(frame.columns), id_column, "id_column")
     rest = frame.drop(columns=list({column, id_column or column}))
-    _check_columns(rest)
+    check_columns(rest)
     texts = _paths(frame, column)
     folder = None if root is None else absolute(root)
     files = [absolute(text, folder=folder) for text in texts]
@@ -109,7 +113,11 @@ def from_table(
         ids = [str(name) for name in frame.index]
     else:
         ids = _path_ids(texts, files, folder)
-    return image_files(ids, files, columns=rest)
+    if not has_boxes([*rest.columns]):
+        return image_files(ids, files, columns=rest)
+    own = id_column is not None or frame.index.name == "image"
+    places = image_files([str(row) for row in range(len(ids))], files, columns=rest)
+    return cropped(places, ids=ids if own else numbered(ids))
 
 
 def _read(
@@ -146,7 +154,7 @@ def _known(columns: list[Any], asked: str, option: str) -> str:
     return asked
 
 
-def _check_columns(rest: pd.DataFrame) -> None:
+def check_columns(rest: pd.DataFrame) -> None:
     """Refuse column names that no store can hold beside embedkit's own."""
     clash = [name for name in RESERVED if name in rest.columns]
     if clash:

@@ -124,8 +124,11 @@ def has_wildcard(text: str) -> bool:
 
 
 def has_images(root: Path) -> bool:
-    """Tell whether any file below a folder is an image by its extension."""
-    return any(_extension(entry.name) in image_extensions() for entry in _files(root))
+    """Tell whether a folder holds an image by its extension, or cannot be listed."""
+    try:
+        return any(_extension(each.name) in image_extensions() for each in _files(root))
+    except OSError:
+        return True
 
 
 def nearest(path: Path) -> str:

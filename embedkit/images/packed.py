@@ -46,10 +46,9 @@ def _parquet_of_images(name: str, image_column: str | None) -> list[Path]:
     """Return the Parquet files of a name if they hold images; none for other names."""
     path = absolute(name)
     if path.is_dir():
-        files = parquet_files(name)
         # Beside images, a Parquet file is their table, unless it is asked for.
-        mixed = bool(files) and image_column is None and has_images(path)
-        return [] if mixed else files
+        mixed = image_column is None and has_images(path)
+        return [] if mixed else parquet_files(name)
     if path.suffix.lower() != ".parquet":
         return []
     if not path.is_file():

@@ -76,10 +76,13 @@ def parquet_files(name: str) -> list[Path]:
     """Return the Parquet files that a file, folder or glob stands for, sorted."""
     path = absolute(name)
     if path.is_dir():
-        return sorted(file for file in path.rglob("*.parquet") if file.is_file())
+        found = (file for file in path.rglob("*.parquet") if file.is_file())
+        return sorted(
+            f for f in found if "/." not in f"/{f.relative_to(path).as_posix()}"
+        )
     if has_wildcard(name) and not path.exists():
-        found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - it is absolute
-        return sorted(map(Path, found))
+        names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - it is absolute
+        return sorted(map(Path, names))
     return [path] if path.is_file() else []
 
 

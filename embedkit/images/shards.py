@@ -5,24 +5,22 @@ from __future__ import annotations
 import collections
 import glob
 import itertools
-import json
 import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from embedkit.errors import InputError, SourceError
 from embedkit.images.decode import image_extensions
 from embedkit.images.folder import has_wildcard
 from embedkit.images.imageset import ImageSet
 from embedkit.images.paths import absolute, image_table, relative_ids, stamp_of
-from embedkit.images.table import RESERVED
+from embedkit.images.sidecars import SIDECARS, read_sidecar, sidecar_columns
 from embedkit.images.tar_source import Extent, TarPlace, TarSource, tar_uri
 
 _COMPRESSED: Final = {
@@ -37,11 +35,6 @@ _ENDS: Final = (
     *(".tar", ".tgz", ".tbz2", ".txz"),
     *(".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"),
 )
-
-_COLUMN_OF: Final = {"cls": "label", "txt": "txt"}
-"""Sidecars that are one column each."""
-
-_SCALARS: Final = (str, bool, int, float)
 
 # tarfile lets through what numbers of damaged headers lead to.
 _DAMAGE: Final = (tarfile.TarError, OSError, ValueError, OverflowError, EOFError)
@@ -123,7 +116,7 @@ def from_shards(names: Sequence[str | os.PathLike[str]]) -> ImageSet:
         image_table(
             ids,
             [tar_uri(image.place) for _, image in rows],
-            columns=_columns(
+            columns=sidecar_columns(
                 [shards[at].beside.get(image.key, {}) for at, image in rows]
             ),
         ),
@@ -240,7 +233,9 @@ def _members(path: Path, file: BinaryIO) -> _Shard:
                 images.pop(image.place.name, None)
                 images[image.place.name] = image
             else:
-                _add_sidecar(beside, tar, member, path)
+                key, end = _key(_plain_name(member))
+                if end in SIDECARS:
+                    beside[key][end] = read_sidecar(tar, member, end=end, path=path)
         whole = _is_end(file, tar.offset)
     except _DAMAGE as error:
         if isinstance(error, InputError) or not images:
@@ -293,57 +288,3 @@ def _is_end(file: BinaryIO, offset: int) -> bool:
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     return not block or (len(block) == tarfile.BLOCKSIZE and not any(block))
-
-
-def _add_sidecar(
-    beside: dict[str, dict[str, Any]],
-    tar: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    path: Path,
-) -> None:
-    """Take what a member says of the image beside it, if it is a sidecar."""
-    key, end = _key(_plain_name(member))
-    if end not in (*_COLUMN_OF, "json"):
-        return
-    file = tar.extractfile(member)
-    data = file.read() if file is not None else b""
-    try:
-        text = data.decode()
-        found = json.loads(text) if end == "json" else text.strip()
-    except ValueError as error:  # of both: not UTF-8, not JSON
-        raise InputError(
-            f"{member.name!r} in {str(path)!r} cannot be read: {error}; mend it or "
-            "take it out"
-        ) from error
-    beside[key][end] = found
-
-
-def _columns(beside: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Return what sidecars say, one column per kind and per key of objects."""
-    rows = [*beside]
-    columns: dict[str, list[Any]] = {}
-    for end, name in _COLUMN_OF.items():
-        if any(end in row for row in rows):
-            columns[name] = [row.get(end) for row in rows]
-    objects = [row["json"] if isinstance(row.get("json"), dict) else {} for row in rows]
-    taken = {*RESERVED, *columns}
-    for key in dict.fromkeys(itertools.chain.from_iterable(objects)):
-        values = [each.get(key) for each in objects]
-        if any(isinstance(value, _SCALARS) for value in values):
-            name = f"json_{key}" if key in taken else key
-            columns[name] = [v if isinstance(v, _SCALARS) else None for v in values]
-    typed = {name: _typed(values) for name, values in columns.items()}
-    return pd.DataFrame(typed, index=range(len(rows)))
-
-
-def _typed(values: list[Any]) -> pd.Series[Any]:
-    """Return values as booleans or numbers if all there are, else as text."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return pd.Series(values, dtype="boolean" if None in values else "bool")
-    if kinds and kinds <= {int, float}:
-        small = all(abs(v) < 2**63 for v in values if isinstance(v, int))
-        whole = small and kinds == {int} and None not in values
-        return pd.Series(values, dtype="int64" if whole else "float64")
-    texts = [None if value is None else str(value) for value in values]
-    return pd.Series(texts, dtype="str")

@@ -266,7 +266,7 @@ def _pixels(image: Any) -> npt.NDArray[np.uint8]:
     if found.ndim != 3 or found.shape[-1] not in (1, 3) or 0 in found.shape:
         order = "(3, H, W)" if is_tensor else "(H, W, 3)"
         raise SourceError(
-            f"an item has shape {image.shape}; it must be {order} or (H, W)"
+            f"an item has shape {tuple(image.shape)}; it must be {order} or (H, W)"
         )
     return np.ascontiguousarray(np.broadcast_to(found, (*found.shape[:2], 3)))
 

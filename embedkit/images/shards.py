@@ -198,8 +198,6 @@ def _scan(path: Path) -> _Shard:
             f"{str(path)!r} is no tar file ({error}); copy it again or leave it out"
         ) from error
     except OSError as error:
-        if isinstance(error, SourceError):
-            raise
         raise SourceError(f"tar file {str(path)!r} cannot be read ({error})") from error
 
 
@@ -234,8 +232,9 @@ def _members(path: Path, file: BinaryIO) -> _Shard:
                 images[image.place.name] = image
             else:
                 key, end = _key(_plain_name(member))
-                if end in SIDECARS:
-                    beside[key][end] = read_sidecar(tar, member, end=end, path=path)
+                kind = end.lower()
+                if kind in SIDECARS:
+                    beside[key][kind] = read_sidecar(tar, member, end=kind, path=path)
         whole = _is_end(file, tar.offset)
     except _DAMAGE as error:
         if isinstance(error, InputError) or not images:
@@ -259,7 +258,7 @@ def _image(member: tarfile.TarInfo, path: Path) -> _Image | None:
     """Return a member as an image; None if it is none by its extension."""
     name = _plain_name(member)
     key, end = _key(name)
-    if f".{end.rpartition('.')[2]}" not in image_extensions():
+    if f".{end.rpartition('.')[2].lower()}" not in image_extensions():
         return None
     extent: Extent = "sparse" if member.issparse() else member.size
     return _Image(key, end, TarPlace(str(path), member.offset_data, extent, name))
@@ -276,11 +275,11 @@ def _key(name: str) -> tuple[str, str]:
     Examples
     --------
     >>> _key("a.b/cat.left.JPG"), _key("a/.hidden"), _key("a/b")
-    (('a.b/cat', 'left.jpg'), ('', ''), ('', ''))
+    (('a.b/cat', 'left.JPG'), ('', ''), ('', ''))
     """
     folder, slash, base = name.rpartition("/")
     stem, _, end = base.partition(".")
-    return (folder + slash + stem, end.lower()) if stem and end else ("", "")
+    return (folder + slash + stem, end) if stem and end else ("", "")
 
 
 def _is_end(file: BinaryIO, offset: int) -> bool:

@@ -164,12 +164,10 @@ def test_tables_in_files_and_ids_of_their_own(tmp_path: Path, touch, kind: str) 
         {
             "path": ["p/b.png", "p/a.png", "p/b.png"],
             "label": ["x", "y", "z"],
-            **{
-                "x0": [0, 1, 2.5],
-                "y0": [0, 0, 0],
-                "x1": [2, 3, np.nan],
-                "y1": [1, 2, 3],
-            },
+            "x0": [0, 1, 2.5],
+            "y0": [0, 0, 0],
+            "x1": [2, 3, np.nan],
+            "y1": [1, 2, 3],
             "key": ["k", "l", "m"],
         }
     )

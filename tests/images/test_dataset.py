@@ -173,10 +173,10 @@ def test_torchvision_fake_data() -> None:
     ("item", "reason"),
     [
         ({"image": 1}, r"an item is dict, not a PIL image, array or tensor"),
-        (np.zeros((2, 2, 4), np.uint8), r"has shape \(2, 2, 4\); .* \(H, W, 3\)"),
+        (np.zeros((2, 2, 4), np.uint8), r".*shape \(2, 2, 4\); .* \(H, W, 3\)"),
         (
             torch.zeros((2, 2, 3), dtype=torch.uint8),
-            r"shape .*; it must be \(3, H, W\)",
+            r".*\(2, 2, 3\); it must be \(3, H, W\)",
         ),
         (np.zeros((0, 2, 3), np.uint8), r"an item has shape \(0, 2, 3\)"),
         (np.zeros((2, 2, 3), np.int64), r"an item is int64 of shape"),
@@ -230,7 +230,7 @@ def test_a_spooled_dataset_is_written_once(spool: Files) -> None:
     assert spooled == source.spooled(spool)
     assert spooled.spooled(spool) is spooled
     assert len(pickle.dumps(spooled)) < 1000
-    assert len([*spool.names("")]) == 1 if hasattr(spool, "names") else True
+    assert spool.names() == [spooled.name]
     again = pickle.loads(pickle.dumps(spooled))
     np.testing.assert_array_equal(np.asarray(again.read("dataset:8")), pixels[8])
     assert again.content("dataset:8") == source.content("dataset:8")

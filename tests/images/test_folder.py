@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedkit.errors import InputError, SourceError
-from embedkit.images.folder import place_columns
+from embedkit.images.folder import has_images, place_columns
 from embedkit.images.open import open_images
 
 
@@ -324,3 +324,11 @@ def test_clothing(shared) -> None:
     assert "972 images · 10 labels · " in repr(images)
     assert repr(images).endswith("split: 600 train, 372 test")
     assert images.read(0).shape[2] == 3
+
+
+def test_whether_a_folder_has_images(tmp_path: Path, touch) -> None:
+    """By extension; a folder that cannot be listed is left to whoever opens it."""
+    assert not has_images(tmp_path)
+    touch("a.txt", "d/e/a.PNG")
+    assert has_images(tmp_path)
+    assert has_images(tmp_path / "none")

@@ -16,6 +16,7 @@ from PIL import Image
 from embedkit.errors import InputError, SourceError
 from embedkit.images import parquet_source
 from embedkit.images.open import open_images
+from embedkit.images.parquet import from_parquet
 from embedkit.images.parquet_source import (
     ParquetPlace,
     ParquetSource,
@@ -215,6 +216,13 @@ def test_what_is_ambiguous_is_refused(tmp_path: Path) -> None:
     clash = {"image": _structs(1), "error": [1]}
     with pytest.raises(InputError, match=r"columns \['error'\] bear names"):
         open_images(_write(tmp_path / "clash.parquet", clash))
+    with pytest.raises(SourceError, match=r"there is no file or folder '.*q\.parquet'"):
+        open_images(tmp_path / "q.parquet")
+    (tmp_path / "not.parquet").write_bytes(b"PAR")
+    with pytest.raises(SourceError, match=r"not\.parquet' cannot be read: .* expected"):
+        open_images(tmp_path / "not.parquet")
+    with pytest.raises(SourceError, match=r"there is no \.parquet file here"):
+        from_parquet([])
     with pytest.raises(SourceError, match=r"no image in glob '.*q\*\.parquet'"):
         open_images(f"{tmp_path}/q*.parquet")
 

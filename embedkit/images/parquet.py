@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,7 +109,8 @@ def from_parquet(
     -------
     ImageSet
         Columns of text, numbers, booleans and dates keep their names; lists, structs
-        and bytes are left out.
+        and bytes are left out. Classes by number become their names, where the file
+        has them as Hugging Face writes them.
 
     Raises
     ------
@@ -184,7 +186,24 @@ def _rest(file: Path, column: str) -> pd.DataFrame:
     table = _read(file, kept)
     # An index that pandas wrote is one more column here, and never the ids.
     frame: pd.DataFrame = table.replace_schema_metadata(None).to_pandas()
+    for name, classes in _class_names(table.schema).items():
+        if name in frame and pd.api.types.is_integer_dtype(frame[name]):
+            frame[name] = frame[name].map(dict(enumerate(classes))).astype("str")
     return frame if kept else pd.DataFrame(index=range(table.num_rows))
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Return the names of classes by column, as Hugging Face writes them in the schema."""
+    try:
+        told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = told["info"]["features"].items()
+    except (ValueError, LookupError, TypeError, AttributeError):  # others write it too
+        return {}
+    return {
+        name: feature["names"]
+        for name, feature in features
+        if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+    }
 
 
 def _read(file: Path, columns: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from pathlib import Path
 
@@ -278,3 +279,34 @@ def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:
         images.read(0)
     with pytest.raises(SourceError, match=r"no row of a Parquet file is called 'x'"):
         images.source.read("x")
+
+
+@pytest.mark.parametrize(
+    ("told", "labels"),
+    [
+        ({"info": {"features": {"label": {"names": ["cat", "dog"]}}}}, ["dog", "cat"]),
+        ({"info": {"features": {"label": {"dtype": "int64"}, "n": 1}}}, [1, 0]),
+        ({"info": {"features": {"other": {"names": ["cat", "dog"]}}}}, [1, 0]),
+        ({"info": None}, [1, 0]),
+        ([], [1, 0]),
+    ],
+)
+def test_classes_have_the_names_that_the_file_tells(
+    tmp_path: Path, told: object, labels: list
+) -> None:
+    """Numbers become names where a dataset was written with them, else they stay."""
+    table = pa.table({"image": _structs(2), "label": [1, 0]})
+    marked = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    pq.write_table(marked, tmp_path / "a.parquet")
+    assert open_images(tmp_path / "a.parquet").table["label"].tolist() == labels
+
+
+def test_a_class_without_a_name_is_empty(tmp_path: Path) -> None:
+    """Hugging Face writes -1 where a label is unknown."""
+    told = {"info": {"features": {"label": {"names": ["cat", "dog"]}}}}
+    table = pa.table({"image": _structs(2), "label": [-1, 0]})
+    marked = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+    pq.write_table(marked, tmp_path / "a.parquet")
+    labels = open_images(tmp_path / "a.parquet").table["label"]
+    assert labels.isna().tolist() == [True, False]
+    assert labels.iloc[1] == "cat"

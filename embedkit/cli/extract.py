@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 @click.option("--path-column", help="For tables: the column that holds paths.")
 @click.option("--id-column", help="For tables: the column that holds ids.")
 @click.option(
+    "--image-column", help="For Parquet files: the column that holds the images."
+)
+@click.option(
     "--root",
     type=click.Path(),
     help="For tables and lists: where relative paths start.",
@@ -78,6 +81,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     out: str,
     path_column: str | None,
     id_column: str | None,
+    image_column: str | None,
     root: str | None,
     batch_size: int | None,
     update: bool,
@@ -85,13 +89,17 @@ def extract(  # noqa: PLR0913 - every option is an argument
     n_workers: int | None,
     as_json: bool,
 ) -> None:
-    """Write a network's layers of IMAGES (folder, glob, file or table) into a store.
+    """Write a network's layers of IMAGES (folder, glob, file, table, shards) into a store.
 
     Run it again to finish what is missing, or with more images or layers to add them.
     One bad image is one row of NaN with a reason.
     """
     found = ek.open_images(
-        images, path_column=path_column, id_column=id_column, root=root
+        images,
+        path_column=path_column,
+        id_column=id_column,
+        image_column=image_column,
+        root=root,
     )
     net = ek.load_network(network, weights=weights_of(weights))
     say(repr(found).splitlines()[0])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 import embedkit as ek
 from embedkit.cli.options import (
@@ -118,11 +119,14 @@ def _colors(
 
 def _readable(store: Store) -> ImageSet:
     """Return the images again, from where the table says they are."""
+    from embedkit.images.restore import restored  # heavy, and only for pictures
+
     table = store.images
-    if table["uri"].str.startswith("array:").any():
+    source = restored([uri for uri in table["uri"] if uri])
+    if source is None:
         raise SourceError(
-            f"{store.url} was made from an array, whose pixels it does not hold: "
-            "draw without --thumbnails"
+            f"{store.url} was made from an array or a dataset, whose pixels it does not "
+            "hold: draw without --thumbnails"
         )
-    paths = table[["uri"]].reset_index()
-    return ek.open_images(paths, path_column="uri", id_column="image")
+    unknown = np.full(len(table), -1, np.int64)
+    return ek.ImageSet(table[["uri"]], source, unknown)

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,6 +213,27 @@ def test_a_map_is_saved_and_drawn(run, store, tmp_path, color):
     xy = ek.open_store(store).load("map/fc")["map"]
     assert xy.dims == ("image", "axis")
     assert int(np.isnan(xy.values).all(axis=1).sum()) == 1
+
+
+@pytest.mark.slow
+def test_a_map_of_images_in_shards_and_of_none(run, digits, tmp_path):
+    """Pictures come from where the store says; those of an array are gone."""
+    with tarfile.open(tmp_path / "d-0.tar", "w") as tar:
+        for file in sorted(digits.rglob("*.png"))[:40]:
+            tar.add(file, f"{file.parent.name}-{file.name}")
+    shards, array = tmp_path / "shards.zarr", tmp_path / "array.zarr"
+    options = ("-n", "embedkit/digits", "-l", "last", "--workers", 0)
+    run("extract", f"{tmp_path}/d-{{0..0}}.tar", *options, "-o", shards)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+    with dask.config.set(scheduler="synchronous"):
+        ek.extract(pixels, "embedkit/digits", array, layers="last")
+
+    run("project", shards, "-o", tmp_path / "map.png", "--thumbnails")
+    refused = run("project", array, "-o", tmp_path / "a.png", "--thumbnails", expect=1)
+
+    with Image.open(tmp_path / "map.png") as drawn:
+        assert drawn.size[0] > 1000
+    assert "from an array or a dataset, whose pixels it does not hold" in refused.err
 
 
 def test_probe_scores_every_layer_and_marks_the_best(run, store):

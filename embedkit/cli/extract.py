@@ -14,7 +14,15 @@ import click
 import embedkit as ek
 from embedkit.cli.layers import weights_of
 from embedkit.cli.options import workers
-from embedkit.cli.output import common, emit, extraction_bar, line, say, size
+from embedkit.cli.output import (
+    common,
+    emit,
+    extraction_bar,
+    line,
+    say,
+    size,
+    stages,
+)
 from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
@@ -139,6 +147,7 @@ def report(store: Store, *, seconds: float) -> None:
         f"{size(info['nbytes'])} of activations, {size(info['nbytes_stored'])} on disk, "
         f"{seconds:.1f} s"
     )
+    line(stages(info))
     if not info["unreadable"]:
         return
     bad = store.images.query("status == 'unreadable'")

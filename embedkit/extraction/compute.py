@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import NetworkError, SourceError
+from embedkit.extraction.clock import Clock
 from embedkit.files.files import Files
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
@@ -91,20 +91,6 @@ class Computed:
     failures: dict[str, str]
 
 
-@dataclass(slots=True)
-class Clock:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    since: float = field(default_factory=time.perf_counter)
-
-    def lap(self, stage: str) -> None:
-        """Add the time since the last lap to a stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.since
-        self.since = now
-
-
 def compute_block(
     given: Given, rows: slice, ids: Sequence[str], *, clock: Clock
 ) -> Computed:
@@ -119,7 +105,7 @@ def compute_block(
     ids : sequence of str
         Their ids.
     clock : Clock
-        Takes the time by stage: ``prepare``, ``forward``.
+        Takes the time by stage, all but ``write``.
 
     Raises
     ------
@@ -135,10 +121,10 @@ def compute_block(
         failures={},
     )
     start = 0
-    for inputs in _inputs(given, rows, ids):
+    for inputs in _inputs(given, rows, ids, clock=clock):
         stop = start + len(inputs)
         batch, bad = _stack(inputs, ids[start:stop], given, size=size)
-        clock.lap("prepare")
+        clock.lap("wait")
         taps = given.taps.forward(batch)
         for spec in specs:
             part = result.values[spec.name][start:stop]
@@ -159,22 +145,29 @@ def _failures(inputs: _Batch, ids: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _inputs(given: Given, rows: slice, ids: Sequence[str]) -> Iterator[_Batch]:
+def _inputs(
+    given: Given, rows: slice, ids: Sequence[str], *, clock: Clock
+) -> Iterator[_Batch]:
     if given.start is not None:
         return _from_layer(given, rows, ids)
-    return _from_images(given, read_text(given.files, "uri", rows=rows))
+    uris = read_text(given.files, "uri", rows=rows)
+    return _from_images(given, uris, clock=clock)
 
 
-def _from_images(given: Given, uris: Sequence[str]) -> Iterator[_Batch]:
+def _from_images(
+    given: Given, uris: Sequence[str], *, clock: Clock
+) -> Iterator[_Batch]:
     """Yield prepared images batch by batch, reading ahead of whoever takes them."""
 
     def prepare(uri: str) -> _Input:
         if not uri:
             return _Input(SourceError(REMOVED), 0)
-        loaded = given.source.load(uri)
+        with clock.aside("decode"):
+            loaded = given.source.load(uri)
         if isinstance(loaded.image, SourceError):
             return _Input(loaded.image, loaded.content)
-        return _Input(given.network.prepare(loaded.image), loaded.content)
+        with clock.aside("transform"):
+            return _Input(given.network.prepare(loaded.image), loaded.content)
 
     size = given.one.batch_size
     cut = [uris[i : i + size] for i in range(0, len(uris), size)]

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from embedkit.errors import EmbedkitError, StoreError
 from embedkit.extraction.asked import pool_of
-from embedkit.extraction.compute import Clock, Given, compute_block
+from embedkit.extraction.clock import Clock
+from embedkit.extraction.compute import Given, compute_block
 from embedkit.extraction.memory import peak, reset_peak
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
@@ -242,7 +243,7 @@ def _compute_and_write(job: Job, block: int, number: int) -> Commit:
         ids=digest(ids),
         failures=computed.failures,
         crc32=crc32,
-        seconds={**clock.seconds, "total": sum(clock.seconds.values())},
+        seconds=clock.seconds,
         peak_mem=peak(),
         backend=given.taps.backend,
         device=given.taps.device,

@@ -44,8 +44,9 @@ class Commit:
         Checksum of every array's bytes, C order, before compression, by layer, and
         that of the images' content hashes as ``content``.
     seconds : mapping of str to float
-        ``prepare`` (decode and transform, waiting for it), ``forward``, ``write``,
-        ``total``: wall-clock seconds in the task.
+        By stage, see `embedkit.planning.stages`: ``decode`` and ``transform`` of all
+        threads that prepare images; ``wait``, ``forward`` and ``write`` of the task,
+        and their sum ``total``.
     peak_mem : int
         Largest resident memory of the process while it worked on the block, bytes; -1
         where the system does not tell.

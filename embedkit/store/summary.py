@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embedkit.files.files import Files
+from embedkit.planning.stages import bottleneck
 from embedkit.store.commits import Commit, read_commits
 from embedkit.store.schema import StoreSchema
 from embedkit.store.table import REMOVED
@@ -24,7 +25,7 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
         for name, reason in each.failures.items()
         if reason != REMOVED
     }
-    specs = schema.layers
+    specs, seconds = schema.layers, _by_stage(commits)
     return {
         "path": files.url,
         "complete": len(commits) == blocks,
@@ -44,7 +45,8 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
         },
         "nbytes": sum(spec.row_bytes for spec in specs) * schema.n_images,
         "nbytes_stored": files.nbytes(),
-        "seconds": _by_stage(commits),
+        "seconds": seconds,
+        "bottleneck": bottleneck(seconds),
         "peak_mem": max((each.peak_mem for each in commits), default=-1),
     }
 

@@ -26,6 +26,7 @@ from embedkit.cli.output import (
 from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
+    from embedkit.extraction.rounding import Dtype
     from embedkit.networks.pooling import Pool
     from embedkit.store.store import Store
 
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
     type=click.Choice(("avg", "max", "flatten", "none")),
     default="avg",
     show_default=True,
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(("float32", "float16")),
+    default="float32",
+    show_default=True,
+    help="What layers are stored as.",
 )
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
@@ -83,6 +91,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     weights: str,
     layers: tuple[str, ...],
     pool: Pool,
+    dtype: Dtype,
     out: str,
     path_column: str | None,
     id_column: str | None,
@@ -111,6 +120,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
             out,
             layers=wanted(layers),
             pool=pool,
+            dtype=dtype,
             batch_size=batch_size,
             update=update,
             add_network=add_network,

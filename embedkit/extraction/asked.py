@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
 
-import numpy as np
-
 import embedkit
 from embedkit.errors import InputError
+from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.network import Network
@@ -49,6 +48,7 @@ class Asked:
     layers: tuple[str, ...]
     pool: Pool
     batch_size: int
+    dtype: Dtype = "float32"
     update: bool = False
     add_network: bool = False
 
@@ -91,9 +91,10 @@ def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
     name = name_in_store(schema, asked, where=where)
     mine = [one for one in schema.passes if one.network == name]
     stored = {spec.tap: spec for one in mine for spec in one.layers}
-    pools = {spec.pool for tap, spec in stored.items() if tap in asked.layers}
-    for pool in pools:
-        check_identity({"pool": pool}, {"pool": asked.pool}, where=where)
+    wanted = {"pool": asked.pool, "dtype": asked.dtype}
+    for spec in (spec for tap, spec in stored.items() if tap in asked.layers):
+        found = {"pool": spec.pool, "dtype": spec.dtype}
+        check_identity(found, wanted, where=where)
     missing = tuple(tap for tap in asked.layers if tap not in stored)
     if not missing:
         return None
@@ -154,8 +155,7 @@ def _new_pass(
     net = asked.network
     taps = net.taps(layers, pool=asked.pool)
     specs = tuple(
-        _layer_spec(net, tap, taps.shapes[tap], pool=asked.pool, prefix=prefix)
-        for tap in taps.layers
+        _layer_spec(asked, tap, taps.shapes[tap], prefix=prefix) for tap in taps.layers
     )
     block = choose_block(len(asked.images), sum(spec.row_bytes for spec in specs))
     size = min(batch_size or asked.batch_size, block)
@@ -163,7 +163,7 @@ def _new_pass(
         **network_parts(asked),
         "layers": " ".join(taps.layers),
         "pool": asked.pool,
-        "dtype": specs[0].dtype,
+        "dtype": asked.dtype,
         "batch_size": str(size),
     }
     return Pass(
@@ -173,22 +173,23 @@ def _new_pass(
         batch_size=size,
         identity=identity_of(parts),
         parts=parts,
-        tolerance=taps.tolerance,
+        tolerance=taps.tolerance + rounding(asked.dtype),
         about=_about(net, asked.pool),
     )
 
 
 def _layer_spec(
-    network: Network, tap: str, shape: Sequence[int], *, pool: str, prefix: str
+    asked: Asked, tap: str, shape: Sequence[int], *, prefix: str
 ) -> LayerSpec:
+    network = asked.network
     paths = sorted(path for path, last in network.aliases.items() if last == tap)
     return LayerSpec(
         name=f"{prefix}{tap}",
         tap=tap,
         type=str(network.layers["type"][tap]),
         shape=tuple(shape),
-        dtype=np.dtype(np.float32).name,
-        pool=pool,
+        dtype=asked.dtype,
+        pool=asked.pool,
         aliases=tuple(f"{prefix}{path}" for path in paths if path != tap),
     )
 

@@ -23,6 +23,7 @@ from embedkit.extraction.changes import (
     digest_of,
     find_changes,
 )
+from embedkit.extraction.rounding import Dtype, check_dtype
 from embedkit.extraction.run import Progress, fill, jobs, writing
 from embedkit.files.files import Files, files_at
 from embedkit.images.imageset import ImageSet
@@ -49,6 +50,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     *,
     layers: str | Sequence[str] = "stages",
     pool: Pool = "avg",
+    dtype: Dtype = "float32",
     batch_size: int | None = None,
     update: bool = False,
     add_network: bool = False,
@@ -76,6 +78,9 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     pool : {"avg", "max", "flatten", "none"}, default "avg"
         How an activation becomes features: mean or maximum over positions, everything
         in one row, or as it is.
+    dtype : {"float32", "float16"}, default "float32"
+        What layers are stored as. A number that float16 cannot hold is an error; the
+        largest difference that rounding made to a layer is in ``info()``.
     batch_size : int, optional
         Images per forward pass, default from the settings. It decides the last bits of
         the numbers, so a network keeps the one that its first layers were stored with.
@@ -115,6 +120,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     """
     image_set = images if isinstance(images, ImageSet) else open_images(images)
     net = network if isinstance(network, Network) else load_network(network)
+    check_dtype(dtype)
     size = settings().batch_size if batch_size is None else batch_size
     if size < 1:
         message = f"batch_size is {size}: give 1 or more"
@@ -125,6 +131,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
         layers=net.resolve(layers),
         pool=pool,
         batch_size=size,
+        dtype=dtype,
         update=update,
         add_network=add_network,
     )

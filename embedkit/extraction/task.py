@@ -20,6 +20,7 @@ from embedkit.extraction.asked import pool_of
 from embedkit.extraction.clock import Clock
 from embedkit.extraction.compute import Given, compute_block
 from embedkit.extraction.memory import peak, reset_peak
+from embedkit.extraction.rounding import rounded
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
 from embedkit.images.source import Source
@@ -228,10 +229,15 @@ def _compute_and_write(job: Job, block: int, number: int) -> Commit:
     ids = read_text(files, "image", rows=rows)
     computed = compute_block(given, rows, ids, clock=clock)
     _check_lock(files, job)
-    values: dict[str, npt.NDArray[Any]] = {
-        **computed.values,
-        CONTENT: computed.content,
-    }
+    values: dict[str, npt.NDArray[Any]] = {CONTENT: computed.content}
+    lost: dict[str, float] = {}
+    for spec in one.layers:
+        name = spec.name
+        values[name], error = rounded(
+            computed.values.pop(name), spec.dtype, layer=name, ids=ids
+        )
+        if spec.dtype != "float32":
+            lost[name] = error
     with _writing(files, block):
         crc32 = write_block(files, one, grid, block, values)
     clock.lap("write")
@@ -248,6 +254,7 @@ def _compute_and_write(job: Job, block: int, number: int) -> Commit:
         backend=given.taps.backend,
         device=given.taps.device,
         attempt=number,
+        rounding=lost,
     )
     with _writing(files, block):
         write_commit(files, one, grid, commit)

@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     epilog="Example: embedkit extract photos -n resnet50 -l stages -o photos.zarr"
 )
 @click.argument("images")
-@click.option("-n", "--network", default="resnet50", show_default=True)
+@click.option(
+    "-n",
+    "--network",
+    "networks",
+    multiple=True,
+    default=("resnet50",),
+    help="May repeat: images are then read once for all.  [default: resnet50]",
+)
 @click.option("--weights", default="default", help="default, none, or a file.")
 @click.option(
     "-l",
@@ -87,7 +94,7 @@ if TYPE_CHECKING:
 def extract(  # noqa: PLR0913 - every option is an argument
     *,
     images: str,
-    network: str,
+    networks: tuple[str, ...],
     weights: str,
     layers: tuple[str, ...],
     pool: Pool,
@@ -102,7 +109,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     n_workers: int | None,
     as_json: bool,
 ) -> None:
-    """Write a network's layers of IMAGES (folder, glob, file or table) into a store.
+    """Write networks' layers of IMAGES (folder, glob, file or table) into a store.
 
     Run it again to finish what is missing, or with more images or layers to add them.
     One bad image is one row of NaN with a reason.
@@ -110,13 +117,13 @@ def extract(  # noqa: PLR0913 - every option is an argument
     found = ek.open_images(
         images, path_column=path_column, id_column=id_column, root=root
     )
-    net = ek.load_network(network, weights=weights_of(weights))
+    nets = [ek.load_network(name, weights=weights_of(weights)) for name in networks]
     say(repr(found).splitlines()[0])
     began = time.perf_counter()
     with workers(n_workers), extraction_bar() as show, _retry_told():
         store = ek.extract(
             found,
-            net,
+            nets,
             out,
             layers=wanted(layers),
             pool=pool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -63,23 +63,47 @@ def network_parts(asked: Asked) -> dict[str, str]:
     return {**asked.network.identity_parts, "decode": DECODE_POLICY}
 
 
-def first_schema(asked: Asked) -> StoreSchema:
-    """Return the schema of a new store."""
-    one = _new_pass(asked, asked.layers, network=asked.network.name, prefix="")
-    return StoreSchema(n_images=len(asked.images), passes=(one,))
+def first_schema(looks: Sequence[Asked], *, where: str) -> StoreSchema:
+    """Return the schema of a new store.
+
+    Parameters
+    ----------
+    looks : sequence of Asked
+        What is asked of each network.
+    where : str
+        The store's place, for messages.
+
+    Raises
+    ------
+    InputError
+        When a network cannot have the name that it has.
+    """
+    first = looks[0]
+    draft = _Draft.of(first, first.layers, network=first.network.name)
+    alone = StoreSchema(n_images=len(first.images), passes=_passes([draft]))
+    others = [_draft(alone, asked, where=where) for asked in looks[1:]]
+    passes = _passes([draft, *(other for other in others if other is not None)])
+    return replace(alone, passes=passes)
 
 
-def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
-    """Return the pass that a store needs besides those it has, if any.
+def lacking(
+    schema: StoreSchema, looks: Sequence[Asked], *, where: str
+) -> tuple[Pass, ...]:
+    """Return the passes that a store needs besides those it has.
 
     Parameters
     ----------
     schema : StoreSchema
         Of the store.
-    asked : Asked
-        The call.
+    looks : sequence of Asked
+        What is asked of each network.
     where : str
         The store's place, for messages.
+
+    Returns
+    -------
+    tuple of Pass
+        All with the same blocks, so that images are read once for all of them.
 
     Raises
     ------
@@ -88,6 +112,12 @@ def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
     InputError
         When a second network cannot have the name that it has.
     """
+    drafts = [_draft(schema, asked, where=where) for asked in looks]
+    return _passes([draft for draft in drafts if draft is not None])
+
+
+def _draft(schema: StoreSchema, asked: Asked, *, where: str) -> _Draft | None:
+    """Return what a store lacks of one network."""
     name = name_in_store(schema, asked, where=where)
     mine = [one for one in schema.passes if one.network == name]
     stored = {spec.tap: spec for one in mine for spec in one.layers}
@@ -101,7 +131,7 @@ def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
     prefix = "" if name == schema.networks[0] else f"{name}/"
     _check_prefix(schema, name, prefix)
     batch = mine[0].batch_size if mine else asked.batch_size
-    return _new_pass(asked, missing, network=name, prefix=prefix, batch_size=batch)
+    return _Draft.of(asked, missing, network=name, prefix=prefix, batch_size=batch)
 
 
 def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
@@ -144,37 +174,67 @@ def _check_prefix(schema: StoreSchema, name: str, prefix: str) -> None:
         raise InputError(message)
 
 
-def _new_pass(
-    asked: Asked,
-    layers: Sequence[str],
-    *,
-    network: str,
-    prefix: str,
-    batch_size: int | None = None,
-) -> Pass:
-    net = asked.network
-    taps = net.taps(layers, pool=asked.pool)
-    specs = tuple(
-        _layer_spec(asked, tap, taps.shapes[tap], prefix=prefix) for tap in taps.layers
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Draft:
+    """A pass before its blocks are chosen."""
+
+    asked: Asked
+    network: str
+    specs: tuple[LayerSpec, ...]
+    batch_size: int
+    tolerance: float
+
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        layers: Sequence[str],
+        *,
+        network: str,
+        prefix: str = "",
+        batch_size: int | None = None,
+    ) -> _Draft:
+        """Return the draft of a pass over some layers."""
+        taps = asked.network.taps(layers, pool=asked.pool)
+        return cls(
+            asked=asked,
+            network=network,
+            specs=tuple(
+                _layer_spec(asked, tap, taps.shapes[tap], prefix=prefix)
+                for tap in taps.layers
+            ),
+            batch_size=batch_size or asked.batch_size,
+            tolerance=taps.tolerance + rounding(asked.dtype),
+        )
+
+
+def _passes(drafts: Sequence[_Draft]) -> tuple[Pass, ...]:
+    """Choose blocks for all drafts together."""
+    row_bytes = sum(spec.row_bytes for draft in drafts for spec in draft.specs)
+    return tuple(
+        _pass(draft, block=choose_block(len(draft.asked.images), row_bytes))
+        for draft in drafts
     )
-    block = choose_block(len(asked.images), sum(spec.row_bytes for spec in specs))
-    size = min(batch_size or asked.batch_size, block)
+
+
+def _pass(draft: _Draft, *, block: int) -> Pass:
+    asked, size = draft.asked, min(draft.batch_size, block)
     parts = {
         **network_parts(asked),
-        "layers": " ".join(taps.layers),
+        "layers": " ".join(spec.tap for spec in draft.specs),
         "pool": asked.pool,
         "dtype": asked.dtype,
         "batch_size": str(size),
     }
     return Pass(
-        network=network,
-        layers=specs,
+        network=draft.network,
+        layers=draft.specs,
         block=block,
         batch_size=size,
         identity=identity_of(parts),
         parts=parts,
-        tolerance=taps.tolerance + rounding(asked.dtype),
-        about=_about(net, asked.pool),
+        tolerance=draft.tolerance,
+        about=_about(asked.network, asked.pool),
     )
 
 

@@ -1,16 +1,20 @@
 # make demo: install embedkit into .venv and run the whole journey on handwritten digits.
 # make test: install the test tools too and run everything that CI runs.
+# make bench: print the figures of the benchmarks; best on a machine that does nothing else.
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --constraint tests/constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test bench clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/embedkit demo
 
 test: $(VENV)/installed-test
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/check
+
+bench: $(VENV)/installed-test
+	EMBEDKIT_BENCH=1 $(VENV)/bin/python -m pytest tests/benchmarks -s -q
 
 $(VENV)/installed: pyproject.toml tests/constraints.txt | $(VENV)/bin/python
 	@echo "Installing embedkit and what it needs into $(VENV)."

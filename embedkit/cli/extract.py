@@ -14,10 +14,19 @@ import click
 import embedkit as ek
 from embedkit.cli.layers import weights_of
 from embedkit.cli.options import workers
-from embedkit.cli.output import common, emit, extraction_bar, line, say, size
+from embedkit.cli.output import (
+    common,
+    emit,
+    extraction_bar,
+    line,
+    say,
+    size,
+    stages,
+)
 from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
+    from embedkit.extraction.rounding import Dtype
     from embedkit.networks.pooling import Pool
     from embedkit.store.store import Store
 
@@ -26,7 +35,14 @@ if TYPE_CHECKING:
     epilog="Example: embedkit extract photos -n resnet50 -l stages -o photos.zarr"
 )
 @click.argument("images")
-@click.option("-n", "--network", default="resnet50", show_default=True)
+@click.option(
+    "-n",
+    "--network",
+    "networks",
+    multiple=True,
+    default=("resnet50",),
+    help="May repeat: images are then read once for all.  [default: resnet50]",
+)
 @click.option("--weights", default="default", help="default, none, or a file.")
 @click.option(
     "-l",
@@ -39,6 +55,13 @@ if TYPE_CHECKING:
     type=click.Choice(("avg", "max", "flatten", "none")),
     default="avg",
     show_default=True,
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(("float32", "float16")),
+    default="float32",
+    show_default=True,
+    help="What layers are stored as.",
 )
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
@@ -74,10 +97,11 @@ if TYPE_CHECKING:
 def extract(  # noqa: PLR0913 - every option is an argument
     *,
     images: str,
-    network: str,
+    networks: tuple[str, ...],
     weights: str,
     layers: tuple[str, ...],
     pool: Pool,
+    dtype: Dtype,
     out: str,
     path_column: str | None,
     id_column: str | None,
@@ -89,7 +113,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     n_workers: int | None,
     as_json: bool,
 ) -> None:
-    """Write a network's layers of IMAGES (folder, glob, file, table, shards) into a store.
+    """Write networks' layers of IMAGES (folder, glob, file, table, shards) into a store.
 
     Run it again to finish what is missing, or with more images or layers to add them.
     One bad image is one row of NaN with a reason.
@@ -101,16 +125,17 @@ def extract(  # noqa: PLR0913 - every option is an argument
         image_column=image_column,
         root=root,
     )
-    net = ek.load_network(network, weights=weights_of(weights))
+    nets = [ek.load_network(name, weights=weights_of(weights)) for name in networks]
     say(repr(found).splitlines()[0])
     began = time.perf_counter()
     with workers(n_workers), extraction_bar() as show, _retry_told():
         store = ek.extract(
             found,
-            net,
+            nets,
             out,
             layers=wanted(layers),
             pool=pool,
+            dtype=dtype,
             batch_size=batch_size,
             update=update,
             add_network=add_network,
@@ -147,6 +172,7 @@ def report(store: Store, *, seconds: float) -> None:
         f"{size(info['nbytes'])} of activations, {size(info['nbytes_stored'])} on disk, "
         f"{seconds:.1f} s"
     )
+    line(stages(info))
     if not info["unreadable"]:
         return
     bad = store.images.query("status == 'unreadable'")

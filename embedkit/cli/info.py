@@ -6,7 +6,7 @@ import click
 
 import embedkit as ek
 from embedkit.cli.options import store_argument
-from embedkit.cli.output import common, emit, line, size, table
+from embedkit.cli.output import common, emit, line, size, stages, table
 
 
 @click.command(epilog="Example: embedkit info photos.zarr")
@@ -43,10 +43,7 @@ def info(*, store: str, as_json: bool) -> None:
     line(
         f"{size(found['nbytes'])} of activations, {size(found['nbytes_stored'])} on disk"
     )
-    stages = ", ".join(
-        f"{key} {value:.1f} s" for key, value in found["seconds"].items()
-    )
-    line(f"time in tasks: {stages or 'none yet'}")
+    line(stages(found))
     if found["peak_mem"] > 0:
         line(f"largest process: {size(found['peak_mem'])}")
     line(f"results: {', '.join(opened.results) or 'none yet'}")

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from embedkit.planning.stages import AHEAD, IN_TURN
 
 if TYPE_CHECKING:
     from embedkit.extraction.run import Progress as Extracted
@@ -68,6 +70,19 @@ def _finite(value: object) -> object:
 def line(message: str) -> None:
     """Print a line on stdout."""
     Console(soft_wrap=True, highlight=False).print(message, markup=False)
+
+
+def stages(info: Mapping[str, Any]) -> str:
+    """Say in one line where the time of an extraction went, and what held it up."""
+    seconds = info["seconds"]
+    if not seconds.get("total"):
+        return "time in tasks: none yet"
+    turn, ahead = (
+        ", ".join(f"{each} {seconds[each]:.1f} s" for each in names if each in seconds)
+        for names in (IN_TURN, AHEAD)
+    )
+    beside = f" ({ahead} in threads beside)" if ahead else ""
+    return f"time in tasks: {turn}{beside}; bottleneck: {info['bottleneck']}"
 
 
 def table(

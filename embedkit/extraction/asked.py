@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
-import numpy as np
-
 import embedkit
 from embedkit.errors import InputError
+from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.network import Network
@@ -49,6 +48,7 @@ class Asked:
     layers: tuple[str, ...]
     pool: Pool
     batch_size: int
+    dtype: Dtype = "float32"
     update: bool = False
     add_network: bool = False
 
@@ -63,23 +63,47 @@ def network_parts(asked: Asked) -> dict[str, str]:
     return {**asked.network.identity_parts, "decode": DECODE_POLICY}
 
 
-def first_schema(asked: Asked) -> StoreSchema:
-    """Return the schema of a new store."""
-    one = _new_pass(asked, asked.layers, network=asked.network.name, prefix="")
-    return StoreSchema(n_images=len(asked.images), passes=(one,))
+def first_schema(looks: Sequence[Asked], *, where: str) -> StoreSchema:
+    """Return the schema of a new store.
+
+    Parameters
+    ----------
+    looks : sequence of Asked
+        What is asked of each network.
+    where : str
+        The store's place, for messages.
+
+    Raises
+    ------
+    InputError
+        When a network cannot have the name that it has.
+    """
+    first = looks[0]
+    draft = _Draft.of(first, first.layers, network=first.network.name)
+    alone = StoreSchema(n_images=len(first.images), passes=_passes([draft]))
+    others = [_draft(alone, asked, where=where) for asked in looks[1:]]
+    passes = _passes([draft, *(other for other in others if other is not None)])
+    return replace(alone, passes=passes)
 
 
-def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
-    """Return the pass that a store needs besides those it has, if any.
+def lacking(
+    schema: StoreSchema, looks: Sequence[Asked], *, where: str
+) -> tuple[Pass, ...]:
+    """Return the passes that a store needs besides those it has.
 
     Parameters
     ----------
     schema : StoreSchema
         Of the store.
-    asked : Asked
-        The call.
+    looks : sequence of Asked
+        What is asked of each network.
     where : str
         The store's place, for messages.
+
+    Returns
+    -------
+    tuple of Pass
+        All with the same blocks, so that images are read once for all of them.
 
     Raises
     ------
@@ -88,19 +112,26 @@ def lacking(schema: StoreSchema, asked: Asked, *, where: str) -> Pass | None:
     InputError
         When a second network cannot have the name that it has.
     """
+    drafts = [_draft(schema, asked, where=where) for asked in looks]
+    return _passes([draft for draft in drafts if draft is not None])
+
+
+def _draft(schema: StoreSchema, asked: Asked, *, where: str) -> _Draft | None:
+    """Return what a store lacks of one network."""
     name = name_in_store(schema, asked, where=where)
     mine = [one for one in schema.passes if one.network == name]
     stored = {spec.tap: spec for one in mine for spec in one.layers}
-    pools = {spec.pool for tap, spec in stored.items() if tap in asked.layers}
-    for pool in pools:
-        check_identity({"pool": pool}, {"pool": asked.pool}, where=where)
+    wanted = {"pool": asked.pool, "dtype": asked.dtype}
+    for spec in (spec for tap, spec in stored.items() if tap in asked.layers):
+        found = {"pool": spec.pool, "dtype": spec.dtype}
+        check_identity(found, wanted, where=where)
     missing = tuple(tap for tap in asked.layers if tap not in stored)
     if not missing:
         return None
     prefix = "" if name == schema.networks[0] else f"{name}/"
     _check_prefix(schema, name, prefix)
     batch = mine[0].batch_size if mine else asked.batch_size
-    return _new_pass(asked, missing, network=name, prefix=prefix, batch_size=batch)
+    return _Draft.of(asked, missing, network=name, prefix=prefix, batch_size=batch)
 
 
 def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
@@ -143,52 +174,82 @@ def _check_prefix(schema: StoreSchema, name: str, prefix: str) -> None:
         raise InputError(message)
 
 
-def _new_pass(
-    asked: Asked,
-    layers: Sequence[str],
-    *,
-    network: str,
-    prefix: str,
-    batch_size: int | None = None,
-) -> Pass:
-    net = asked.network
-    taps = net.taps(layers, pool=asked.pool)
-    specs = tuple(
-        _layer_spec(net, tap, taps.shapes[tap], pool=asked.pool, prefix=prefix)
-        for tap in taps.layers
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Draft:
+    """A pass before its blocks are chosen."""
+
+    asked: Asked
+    network: str
+    specs: tuple[LayerSpec, ...]
+    batch_size: int
+    tolerance: float
+
+    @classmethod
+    def of(
+        cls,
+        asked: Asked,
+        layers: Sequence[str],
+        *,
+        network: str,
+        prefix: str = "",
+        batch_size: int | None = None,
+    ) -> _Draft:
+        """Return the draft of a pass over some layers."""
+        taps = asked.network.taps(layers, pool=asked.pool)
+        return cls(
+            asked=asked,
+            network=network,
+            specs=tuple(
+                _layer_spec(asked, tap, taps.shapes[tap], prefix=prefix)
+                for tap in taps.layers
+            ),
+            batch_size=batch_size or asked.batch_size,
+            tolerance=taps.tolerance + rounding(asked.dtype),
+        )
+
+
+def _passes(drafts: Sequence[_Draft]) -> tuple[Pass, ...]:
+    """Choose blocks for all drafts together."""
+    row_bytes = sum(spec.row_bytes for draft in drafts for spec in draft.specs)
+    return tuple(
+        _pass(draft, block=choose_block(len(draft.asked.images), row_bytes))
+        for draft in drafts
     )
-    block = choose_block(len(asked.images), sum(spec.row_bytes for spec in specs))
-    size = min(batch_size or asked.batch_size, block)
+
+
+def _pass(draft: _Draft, *, block: int) -> Pass:
+    asked, size = draft.asked, min(draft.batch_size, block)
     parts = {
         **network_parts(asked),
-        "layers": " ".join(taps.layers),
+        "layers": " ".join(spec.tap for spec in draft.specs),
         "pool": asked.pool,
-        "dtype": specs[0].dtype,
+        "dtype": asked.dtype,
         "batch_size": str(size),
     }
     return Pass(
-        network=network,
-        layers=specs,
+        network=draft.network,
+        layers=draft.specs,
         block=block,
         batch_size=size,
         identity=identity_of(parts),
         parts=parts,
-        tolerance=taps.tolerance,
-        about=_about(net, asked.pool),
+        tolerance=draft.tolerance,
+        about=_about(asked.network, asked.pool),
     )
 
 
 def _layer_spec(
-    network: Network, tap: str, shape: Sequence[int], *, pool: str, prefix: str
+    asked: Asked, tap: str, shape: Sequence[int], *, prefix: str
 ) -> LayerSpec:
+    network = asked.network
     paths = sorted(path for path, last in network.aliases.items() if last == tap)
     return LayerSpec(
         name=f"{prefix}{tap}",
         tap=tap,
         type=str(network.layers["type"][tap]),
         shape=tuple(shape),
-        dtype=np.dtype(np.float32).name,
-        pool=pool,
+        dtype=asked.dtype,
+        pool=asked.pool,
         aliases=tuple(f"{prefix}{path}" for path in paths if path != tap),
     )
 

@@ -1,18 +1,19 @@
-"""The numbers of one block: images read ahead, batches through the network, rows out."""
+"""The numbers of one block: images read ahead, batches through networks, rows out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import NetworkError, SourceError
+from embedkit.extraction.clock import Clock
 from embedkit.files.files import Files
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
@@ -27,15 +28,29 @@ from embedkit.store.table import REMOVED
 BATCHES_AHEAD = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """One image as the network takes it, or why there is none, and its content hash."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One pass, ready to compute.
 
-    value: npt.NDArray[np.float32] | SourceError
-    content: int
+    Parameters
+    ----------
+    one : Pass
+        The pass.
+    network : Network
+        Prepares images.
+    taps : TapGraph
+        Computes the layers of the pass.
+    input_shape : tuple of int
+        What `taps` takes for one image.
+    start : str, optional
+        A stored layer, by the store's name, that `taps` begins from.
+    """
 
-
-_Batch: TypeAlias = list[_Input]
+    one: Pass
+    network: Network
+    taps: TapGraph
+    input_shape: tuple[int, ...]
+    start: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,30 +61,18 @@ class Given:
     ----------
     files : Files
         The store.
-    one : Pass
-        The pass.
-    network : Network
-        Prepares images.
-    taps : TapGraph
-        Computes the layers of the pass.
+    looks : tuple of Look
+        What looks at every image; a single one where it begins from a stored layer.
     source : Source
-        Reads pixels.
+        Reads pixels, once an image for all looks.
     decode_threads : int
-        Threads that read and transform ahead of the network.
-    input_shape : tuple of int
-        What `taps` takes for one image.
-    start : str, optional
-        A stored layer, by the store's name, that `taps` begins from.
+        Threads that read and transform ahead of the networks.
     """
 
     files: Files
-    one: Pass
-    network: Network
-    taps: TapGraph
+    looks: tuple[Look, ...]
     source: Source
     decode_threads: int
-    input_shape: tuple[int, ...]
-    start: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,24 +94,80 @@ class Computed:
     failures: dict[str, str]
 
 
-@dataclass(slots=True)
-class Clock:
-    """Seconds by stage."""
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """One image as each look's network takes it, or why there is none; its content hash.
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    since: float = field(default_factory=time.perf_counter)
+    `values` are by the store's name of the network: looks of one network share them.
+    """
 
-    def lap(self, stage: str) -> None:
-        """Add the time since the last lap to a stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.since
-        self.since = now
+    values: Mapping[str, npt.NDArray[np.float32]] | SourceError
+    content: int
+
+
+class _Batches:
+    """The rows of one look, computed whenever a batch is full.
+
+    A batch that is not full, and the place of an unreadable image, is filled up with
+    zeros. The last bits of a row depend on how many rows there are, because libraries
+    choose their kernels by shape: with the same number always, a row has the same bits
+    beside bad images and at the end of a block.
+    """
+
+    def __init__(self, look: Look, ids: Sequence[str]) -> None:
+        self.values = {
+            spec.name: np.empty((len(ids), *spec.shape), np.float32)
+            for spec in look.one.layers
+        }
+        self._look, self._ids = look, ids
+        self._batch = np.zeros(
+            (look.one.batch_size, *look.input_shape), np.float32
+        )  # B, C, H, W
+        self._bad: list[bool] = []
+        self._start = 0
+
+    def add(self, given: _Input) -> None:
+        """Take the next image."""
+        at = len(self._bad)
+        bad = isinstance(given.values, SourceError)
+        self._batch[at] = 0.0 if bad else self._fitting(given, at)
+        self._bad.append(bad)
+        if len(self._bad) == len(self._batch):
+            self.flush()
+
+    def flush(self) -> None:
+        """Compute what is waiting."""
+        count = len(self._bad)
+        if not count:
+            return
+        self._batch[count:] = 0.0
+        taps = self._look.taps.forward(self._batch)
+        for spec in self._look.one.layers:
+            part = self.values[spec.name][self._start : self._start + count]
+            part[:] = taps[spec.tap][:count]
+            part[np.array(self._bad)] = np.nan
+        self._start += count
+        self._bad = []
+
+    def _fitting(self, given: _Input, at: int) -> npt.NDArray[np.float32]:
+        """Return an image of the right shape."""
+        shape, network = self._look.input_shape, self._look.network
+        values: Any = given.values
+        value: npt.NDArray[np.float32] = values[self._look.one.network]
+        if value.shape == shape:
+            return value
+        message = (
+            f"the transform of {network.name} gave shape {value.shape} for image "
+            f"{self._ids[self._start + at]!r} and {shape} before: make it resize to one "
+            "size"
+        )
+        raise NetworkError(message)
 
 
 def compute_block(
     given: Given, rows: slice, ids: Sequence[str], *, clock: Clock
 ) -> Computed:
-    """Return every layer's rows for some images.
+    """Return every layer's rows for some images, each image read once.
 
     Parameters
     ----------
@@ -119,122 +178,97 @@ def compute_block(
     ids : sequence of str
         Their ids.
     clock : Clock
-        Takes the time by stage: ``prepare``, ``forward``.
+        Takes the time by stage, all but ``write``. What passes have in common is on the
+        account of the first one.
 
     Raises
     ------
     NetworkError
-        When the transform gives images of different shapes.
+        When a transform gives images of different shapes.
     """
-    specs, size = given.one.layers, given.one.batch_size
-    result = Computed(
-        values={
-            spec.name: np.empty((len(ids), *spec.shape), np.float32) for spec in specs
-        },
-        content=np.zeros(len(ids), np.uint64),
-        failures={},
-    )
-    start = 0
-    for inputs in _inputs(given, rows, ids):
-        stop = start + len(inputs)
-        batch, bad = _stack(inputs, ids[start:stop], given, size=size)
-        clock.lap("prepare")
-        taps = given.taps.forward(batch)
-        for spec in specs:
-            part = result.values[spec.name][start:stop]
-            part[:] = taps[spec.tap][: len(inputs)]
-            part[bad] = np.nan
-        clock.lap("forward")
-        result.content[start:stop] = [each.content for each in inputs]
-        result.failures.update(_failures(inputs, ids[start:stop]))
-        start = stop
-    return result
+    looks = [(look.one.key, _Batches(look, ids)) for look in given.looks]
+    content = np.zeros(len(ids), np.uint64)
+    failures: dict[str, str] = {}
+    for row, image in enumerate(_inputs(given, rows, ids, clock=clock)):
+        clock.lap("wait", looks[0][0])
+        content[row] = image.content
+        if isinstance(image.values, SourceError):
+            failures[ids[row]] = str(image.values)
+        for key, batches in looks:
+            batches.add(image)
+            clock.lap("forward", key)
+    for key, batches in looks:
+        batches.flush()
+        clock.lap("forward", key)
+    values = {k: v for _, batches in looks for k, v in batches.values.items()}
+    return Computed(values=values, content=content, failures=failures)
 
 
-def _failures(inputs: _Batch, ids: Sequence[str]) -> dict[str, str]:
-    return {
-        name: str(given.value)
-        for name, given in zip(ids, inputs, strict=True)
-        if isinstance(given.value, SourceError)
-    }
+def _inputs(
+    given: Given, rows: slice, ids: Sequence[str], *, clock: Clock
+) -> Iterator[_Input]:
+    if given.looks[0].start is not None:
+        return _from_layer(given.files, given.looks[0], rows, ids)
+    uris = read_text(given.files, "uri", rows=rows)
+    ahead = BATCHES_AHEAD * max(look.one.batch_size for look in given.looks)
+    prepare = _preparing(given, clock)
+    return _read_ahead(uris, prepare, threads=given.decode_threads, ahead=ahead)
 
 
-def _inputs(given: Given, rows: slice, ids: Sequence[str]) -> Iterator[_Batch]:
-    if given.start is not None:
-        return _from_layer(given, rows, ids)
-    return _from_images(given, read_text(given.files, "uri", rows=rows))
-
-
-def _from_images(given: Given, uris: Sequence[str]) -> Iterator[_Batch]:
-    """Yield prepared images batch by batch, reading ahead of whoever takes them."""
+def _preparing(given: Given, clock: Clock) -> Callable[[str], _Input]:
+    """Return what reads one image and prepares it for every network."""
+    owner = given.looks[0].one.key
+    networks = {look.one.network: look for look in given.looks}
 
     def prepare(uri: str) -> _Input:
         if not uri:
             return _Input(SourceError(REMOVED), 0)
-        loaded = given.source.load(uri)
+        with clock.aside("decode", owner):
+            loaded = given.source.load(uri)
         if isinstance(loaded.image, SourceError):
             return _Input(loaded.image, loaded.content)
-        return _Input(given.network.prepare(loaded.image), loaded.content)
+        values = {}
+        for name, look in networks.items():
+            with clock.aside("transform", look.one.key):
+                values[name] = look.network.prepare(loaded.image)
+        return _Input(values, loaded.content)
 
-    size = given.one.batch_size
-    cut = [uris[i : i + size] for i in range(0, len(uris), size)]
-    with ThreadPoolExecutor(given.decode_threads, "embedkit-decode") as pool:
-        waiting: list[list[Future[_Input]]] = []
-        todo = iter(cut)
+    return prepare
+
+
+def _read_ahead(
+    uris: Sequence[str], prepare: Callable[[str], _Input], *, threads: int, ahead: int
+) -> Iterator[_Input]:
+    """Yield prepared images in order, `ahead` of them being read besides the next one."""
+    todo = iter(uris)
+    waiting: deque[Future[_Input]] = deque()
+    with ThreadPoolExecutor(threads, "embedkit-decode") as pool:
         while True:
-            waiting.extend(
-                [pool.submit(prepare, uri) for uri in batch]
-                for batch in islice(todo, BATCHES_AHEAD + 1 - len(waiting))
-            )
+            missing = ahead + 1 - len(waiting)
+            waiting.extend(pool.submit(prepare, uri) for uri in islice(todo, missing))
             if not waiting:
                 return
-            yield [future.result() for future in waiting.pop(0)]
+            yield waiting.popleft().result()
 
 
-def _from_layer(given: Given, rows: slice, ids: Sequence[str]) -> Iterator[_Batch]:
-    """Yield the stored maps of an earlier layer batch by batch."""
-    schema = read_schema(given.files)
-    one = schema.pass_of(str(given.start))
-    spec = next(each for each in one.layers if each.name == given.start)
-    commits = read_commits(given.files, one, schema.grid(one))
+def _from_layer(
+    files: Files, look: Look, rows: slice, ids: Sequence[str]
+) -> Iterator[_Input]:
+    """Yield the stored maps of an earlier layer, read batch by batch."""
+    schema = read_schema(files)
+    one = schema.pass_of(str(look.start))
+    spec = next(each for each in one.layers if each.name == look.start)
+    commits = read_commits(files, one, schema.grid(one))
     reasons = {
         name: why for each in commits.values() for name, why in each.failures.items()
     }
-    content = read(given.files, content_array(one), rows=rows)
-    for first in range(rows.start, rows.stop, given.one.batch_size):
-        part = slice(first, min(first + given.one.batch_size, rows.stop))
-        maps: npt.NDArray[Any] = read(given.files, activation(spec), rows=part)
-        here = range(part.start - rows.start, part.stop - rows.start)
-        yield [
-            _Input(
-                SourceError(reasons[ids[row]]) if ids[row] in reasons else value,
-                int(content[row]),
+    content = read(files, content_array(one), rows=rows)
+    for first in range(rows.start, rows.stop, look.one.batch_size):
+        part = slice(first, min(first + look.one.batch_size, rows.stop))
+        maps: npt.NDArray[Any] = read(files, activation(spec), rows=part)
+        for at, value in enumerate(maps, first - rows.start):
+            why = reasons.get(ids[at])
+            yield _Input(
+                {look.one.network: value} if why is None else SourceError(why),
+                int(content[at]),
             )
-            for row, value in zip(here, maps, strict=True)
-        ]
-
-
-def _stack(
-    inputs: _Batch, ids: Sequence[str], given: Given, *, size: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the batch, filled up to `size` with zeros, and which images are unreadable.
-
-    Zeros stand for unreadable images too. The last bits of a row depend on how many
-    rows there are, because libraries choose their kernels by shape: with the same
-    number always, a row has the same bits beside bad images and at the end of a block.
-    """
-    shape = given.input_shape
-    batch = np.zeros((size, *shape), np.float32)  # B, C, H, W
-    bad = np.zeros(len(inputs), np.bool_)
-    for row, each in enumerate(inputs):
-        if isinstance(each.value, SourceError):
-            bad[row] = True
-        elif each.value.shape == shape:
-            batch[row] = each.value
-        else:
-            message = (
-                f"the transform of {given.network.name} gave shape {each.value.shape} for "
-                f"image {ids[row]!r} and {shape} before: make it resize to one size"
-            )
-            raise NetworkError(message)
-    return batch, bad

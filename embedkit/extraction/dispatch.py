@@ -19,7 +19,8 @@ from distributed import Client, KilledWorker, get_client, wait
 
 from embedkit.config import settings
 from embedkit.errors import IncompleteStore
-from embedkit.extraction.task import BlockLoss, BlockReport, Job, attempt_block
+from embedkit.extraction.job import Job
+from embedkit.extraction.task import BlockLoss, BlockReport, attempt_block
 from embedkit.store.attempts import DEATHS
 
 Outcome: TypeAlias = BlockReport | BlockLoss

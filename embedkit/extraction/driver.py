@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from embedkit.config import settings
 from embedkit.errors import CorruptStore, InputError, StoreError
@@ -23,7 +23,8 @@ from embedkit.extraction.changes import (
     digest_of,
     find_changes,
 )
-from embedkit.extraction.run import Progress, fill, jobs, writing
+from embedkit.extraction.rounding import Dtype, check_dtype
+from embedkit.extraction.run import Progress, fill, writing
 from embedkit.files.files import Files, files_at
 from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
@@ -32,7 +33,7 @@ from embedkit.networks.network import Network
 from embedkit.networks.pooling import Pool
 from embedkit.store.blocks import check_shards
 from embedkit.store.create import abandoned, create
-from embedkit.store.layout import add_pass
+from embedkit.store.layout import add_passes
 from embedkit.store.lock import locked
 from embedkit.store.manifest import seal
 from embedkit.store.store import Store
@@ -41,14 +42,17 @@ from embedkit.store.table import to_dataset
 if TYPE_CHECKING:
     from torch import nn
 
+Layers: TypeAlias = str | Sequence[str]
+
 
 def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     images: ImageSet | Any,
-    network: Network | str | nn.Module,
+    network: Network | str | nn.Module | Sequence[Network | str | nn.Module],
     path: str | os.PathLike[str],
     *,
-    layers: str | Sequence[str] = "stages",
+    layers: Layers | Mapping[str, Layers] = "stages",
     pool: Pool = "avg",
+    dtype: Dtype = "float32",
     batch_size: int | None = None,
     update: bool = False,
     add_network: bool = False,
@@ -65,17 +69,23 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     ----------
     images : ImageSet or source
         What `open_images` returns, or takes.
-    network : Network, str or nn.Module
-        What `load_network` returns, or takes.
+    network : Network, str or nn.Module, or a sequence of them
+        What `load_network` returns, or takes. Of several, with different names, each
+        image is read and decoded once; the layers of all but the store's first stand
+        behind the network's name: ``store["resnet18/layer4"]``.
     path : path or URL
         The store: a folder, made with its parents, or ``s3://bucket/name``; extended
         where it exists.
     layers : str or sequence of str, default "stages"
         ``"all"``, ``"stages"``, ``"last"``, names, module paths or globs; see
-        `Network.resolve`. Layers that the store has besides them stay.
+        `Network.resolve`. Layers that the store has besides them stay. For several
+        networks also a mapping from their names.
     pool : {"avg", "max", "flatten", "none"}, default "avg"
         How an activation becomes features: mean or maximum over positions, everything
         in one row, or as it is.
+    dtype : {"float32", "float16"}, default "float32"
+        What layers are stored as. A number that float16 cannot hold is an error; the
+        largest difference that rounding made to a layer is in ``info()``.
     batch_size : int, optional
         Images per forward pass, default from the settings. It decides the last bits of
         the numbers, so a network keeps the one that its first layers were stored with.
@@ -114,38 +124,79 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     one differs, its content decides. The image table follows the one given now.
     """
     image_set = images if isinstance(images, ImageSet) else open_images(images)
-    net = network if isinstance(network, Network) else load_network(network)
+    nets = _networks(network)
+    check_dtype(dtype)
     size = settings().batch_size if batch_size is None else batch_size
     if size < 1:
         message = f"batch_size is {size}: give 1 or more"
         raise InputError(message)
-    asked = Asked(
-        images=image_set,
-        network=net,
-        layers=net.resolve(layers),
-        pool=pool,
-        batch_size=size,
-        update=update,
-        add_network=add_network,
-    )
+    looks = [
+        Asked(
+            images=image_set,
+            network=net,
+            layers=net.resolve(_layers_of(layers, net.name)),
+            pool=pool,
+            batch_size=size,
+            dtype=dtype,
+            update=update,
+            add_network=add_network or len(nets) > 1,
+        )
+        for net in nets
+    ]
     files = files_at(path)
     with writing(files):
-        return _extracted(files, asked, on_progress)
+        return _extracted(files, looks, on_progress)
+
+
+def _networks(given: Any) -> list[Network]:
+    """Return networks of different names."""
+    several = given if isinstance(given, list | tuple) else [given]
+    nets = [
+        each if isinstance(each, Network) else load_network(each) for each in several
+    ]
+    names = [net.name for net in nets]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is None and nets:
+        return nets
+    message = (
+        f"two networks are called {twice!r}: name one of them with "
+        "load_network(..., name='…')"
+        if nets
+        else "no network was given: give one, or several in a list"
+    )
+    raise InputError(message)
+
+
+def _layers_of(layers: Layers | Mapping[str, Layers], name: str) -> Layers:
+    """Return the layers asked of a network."""
+    if not isinstance(layers, Mapping):
+        return layers
+    if name in layers:
+        return layers[name]
+    message = (
+        f"layers= says nothing of network {name!r}, only of {', '.join(layers)}: add it"
+    )
+    raise InputError(message)
 
 
 def _extracted(
-    files: Files, asked: Asked, on_progress: Callable[[Progress], None] | None
+    files: Files,
+    looks: Sequence[Asked],
+    on_progress: Callable[[Progress], None] | None,
 ) -> Store:
     store = _existing(files)
     if store is None:
-        store = _created(files, asked)
-    elif _nothing_to_do(store, asked):
+        store = _created(files, looks)
+    elif _nothing_to_do(store, looks):
         return store
     with locked(files) as lock:
-        store = _in_line(files, asked)
-        name = name_in_store(store.schema, asked, where=store.url)
-        job = jobs(store, asked.network, asked.images.source, lock)
-        return fill(store, name, job, lock=lock, on_progress=on_progress)
+        store = _in_line(files, looks)
+        networks = {
+            name_in_store(store.schema, asked, where=store.url): asked.network
+            for asked in looks
+        }
+        source = looks[0].images.source
+        return fill(store, networks, source, lock=lock, on_progress=on_progress)
 
 
 def _existing(files: Files) -> Store | None:
@@ -171,9 +222,9 @@ def _existing(files: Files) -> Store | None:
         raise StoreError(message) from error
 
 
-def _created(files: Files, asked: Asked) -> Store:
+def _created(files: Files, looks: Sequence[Asked]) -> Store:
     """Create the store; where another process was faster, join that one."""
-    schema, images = first_schema(asked), asked.images
+    schema, images = first_schema(looks, where=files.url), looks[0].images
     table = to_dataset(images.table)
     try:
         with _alone(files):
@@ -189,12 +240,13 @@ def _alone(files: Files) -> AbstractContextManager[object]:
     return nullcontext() if isinstance(files.for_zarr(), str) else locked(files)
 
 
-def _nothing_to_do(store: Store, asked: Asked) -> bool:
+def _nothing_to_do(store: Store, looks: Sequence[Asked]) -> bool:
     """Whether the store is finished, and is what was asked for. Nothing is written."""
     if not (store.finished and store.complete):
         return False
-    if lacking(store.schema, asked, where=store.url):
+    if lacking(store.schema, looks, where=store.url):
         return False
+    asked = looks[0]
     for one in store.schema.passes:
         for spec in one.layers:
             check_shards(store.files, spec, range(len(store.schema.grid(one))))
@@ -203,16 +255,16 @@ def _nothing_to_do(store: Store, asked: Asked) -> bool:
     return changes.table is None
 
 
-def _in_line(files: Files, asked: Asked) -> Store:
+def _in_line(files: Files, looks: Sequence[Asked]) -> Store:
     """Bring the store in line with the images and layers asked for."""
     store = Store(files)  # anew: now that it is locked, nobody else changes it
-    missing = lacking(store.schema, asked, where=store.url)
+    asked, missing = looks[0], lacking(store.schema, looks, where=store.url)
     changes = find_changes(store, asked.images)
     check_changes(store, changes, update=asked.update)
     schema = apply_changes(store, asked.images, changes)
-    if missing is not None:
+    if missing:
         store.reopen()
-        add_pass(files, replace(schema, passes=(*schema.passes, missing)))
+        add_passes(files, replace(schema, passes=(*schema.passes, *missing)))
     digest = digest_of(asked.images)
     if digest is not None and changes.table is None:
         seal(files, digest)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from itertools import compress
 
 from distributed import get_client
 
 from embedkit.config import settings
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
 from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
+from embedkit.extraction.job import Job, Part
 from embedkit.extraction.shortcut import cheaper_start
-from embedkit.extraction.task import BlockLoss, Job
+from embedkit.extraction.task import BlockLoss
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
 from embedkit.images.source import Source
@@ -28,8 +29,6 @@ from embedkit.store.manifest import unseal
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
 from embedkit.store.table import REMOVED
-
-JobOf: TypeAlias = Callable[[Pass], Job]
 
 _SPOOL = f"{PRIVATE}/spool"
 
@@ -93,22 +92,22 @@ def writing(files: Files) -> Iterator[None]:
 
 def fill(
     store: Store,
-    name: str,
-    job: JobOf,
+    networks: Mapping[str, Network],
+    source: Source,
     *,
     lock: Lock,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Store:
-    """Compute the blocks that a store lacks of one network, then tidy up.
+    """Compute the blocks that a store lacks of some networks, then tidy up.
 
     Parameters
     ----------
     store : Store
         Locked, and in line with what is asked.
-    name : str
-        What the store calls the network.
-    job : callable
-        Returns what the tasks of a pass need to know.
+    networks : mapping of str to Network
+        By what the store calls them.
+    source : Source
+        Of the store's images. Each is read once for all passes with the same blocks.
     lock : Lock
         Of the store.
     on_progress : callable, optional
@@ -125,12 +124,13 @@ def fill(
         When blocks had to be given up.
     """
     files = store.files
-    mine = [one for one in store.schema.passes if one.network == name]
+    mine = [one for one in store.schema.passes if one.network in networks]
     if any(len(store.commits(one)) < len(store.schema.grid(one)) for one in mine):
         _check_reach(files)
         store.reopen()
         _clean(files)
-        work = _work(store, mine, job)
+        jobs = Jobs(store, networks, source, lock)
+        work = _work(store, mine, jobs)
         _follow(run_blocks(work.turns), work, lock, on_progress)
         for one in mine:
             forget(files, one)
@@ -181,22 +181,40 @@ def _check_reach(files: Files) -> None:
         raise InputError(message)
 
 
-def _work(store: Store, passes: Sequence[Pass], job: JobOf) -> _Work:
+def _work(store: Store, passes: Sequence[Pass], jobs: Jobs) -> _Work:
     """List the blocks to compute; those that processes have died in come last."""
     work = _Work()
+    todo: dict[str, set[int]] = {}
     for one in passes:
         grid, commits = store.schema.grid(one), store.commits(one)
         work.total += store.schema.n_images
         work.done += sum(each.stop - each.start for each in commits.values())
         work.failed += sum(len(each.failures) for each in commits.values())
-        todo = [block for block in range(len(grid)) if block not in commits]
-        if not todo:
-            continue
-        fallen = deaths(store.files, one)
-        given = job(one)
-        work.lost += _left_alone(store.files, one, fallen)
-        work.turns += [Turn(given, block) for block in _in_order(todo, fallen)]
+        lacking = set(range(len(grid))) - commits.keys()
+        if lacking:
+            todo[one.key] = lacking
+    for group, blocks in _shared(passes, todo, jobs):
+        fallen = deaths(store.files, group[0])
+        work.lost += _left_alone(store.files, group[0], fallen)
+        given = jobs.of(*group)
+        work.turns += [Turn(given, block) for block in _in_order(blocks, fallen)]
     return work
+
+
+def _shared(
+    passes: Sequence[Pass], todo: Mapping[str, Collection[int]], jobs: Jobs
+) -> Iterator[tuple[list[Pass], list[int]]]:
+    """Yield passes that can share the reading of images, and the blocks they all lack."""
+    groups: dict[object, list[Pass]] = {}
+    for one in (one for one in passes if one.key in todo):
+        groups.setdefault(one.key if jobs.start(one) else one.block, []).append(one)
+    for group in groups.values():
+        together: dict[tuple[bool, ...], list[int]] = {}
+        for block in sorted(set().union(*(todo[one.key] for one in group))):
+            lacking = tuple(block in todo[one.key] for one in group)
+            together.setdefault(lacking, []).append(block)
+        for lacking, blocks in together.items():
+            yield list(compress(group, lacking)), blocks
 
 
 def _in_order(todo: Sequence[int], fallen: Mapping[int, int]) -> list[int]:
@@ -220,22 +238,53 @@ def _left_alone(files: Files, one: Pass, fallen: dict[int, int]) -> list[BlockLo
     ]
 
 
-def jobs(store: Store, network: Network, source: Source, lock: Lock) -> JobOf:
-    """Return what makes the job of a pass: what workers need, where they find it."""
-    spool = _spool(store)
+class Jobs:
+    """Makes the jobs of a run: what workers need, where they find it.
 
-    def job(one: Pass) -> Job:
+    Parameters
+    ----------
+    store : Store
+        The store.
+    networks : mapping of str to Network
+        By what the store calls them.
+    source : Source
+        Of the images.
+    lock : Lock
+        Of the store.
+    """
+
+    def __init__(
+        self, store: Store, networks: Mapping[str, Network], source: Source, lock: Lock
+    ) -> None:
+        self._store, self._networks, self._lock = store, networks, lock
+        self._source = source
+        self._starts: dict[str, str | None] = {}
+
+    def start(self, one: Pass) -> str | None:
+        """Return the stored layer from which a pass is computed, if it is cheaper."""
+        if one.key not in self._starts:
+            network = self._networks[one.network]
+            found = cheaper_start(self._store, network, self._source, one)
+            self._starts[one.key] = found
+        return self._starts[one.key]
+
+    def of(self, *passes: Pass) -> Job:
+        """Return the job of passes that have the same blocks."""
+        spool = _spool(self._store)
         return Job(
-            store=store.url,
-            token=lock.token,
-            identity=one.identity,
-            network=network.spool(spool),
-            source=source.spooled(spool),
+            store=self._store.url,
+            token=self._lock.token,
+            parts=tuple(
+                Part(
+                    one.identity,
+                    self._networks[one.network].spool(spool),
+                    self.start(one),
+                )
+                for one in passes
+            ),
+            source=self._source.spooled(spool),
             decode_threads=settings().decode_threads,
-            start=cheaper_start(store, network, source, one),
         )
-
-    return job
 
 
 def _spool(store: Store) -> Files:

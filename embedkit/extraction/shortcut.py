@@ -89,7 +89,8 @@ def _deepest(store: Store, network: Network, one: Pass) -> LayerSpec | None:
         for other in store.schema.passes
         if other.network == one.network and other.pool == "none" and other != one
         for spec in other.layers
-        if network.can_start(spec.tap, taps)
+        if spec.dtype == "float32"  # what the network computed, bit by bit
+        and network.can_start(spec.tap, taps)
         and len(store.commits(other)) == len(store.schema.grid(other))
     ]
     return max(usable, key=lambda spec: order.index(spec.tap), default=None)

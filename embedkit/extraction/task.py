@@ -1,73 +1,34 @@
-"""One block through one network into the store: what a worker does, and its protocol.
+"""One block through its networks into the store: what a worker does, and its protocol.
 
 A task is given a block number and a specification of about 1 kB. Everything heavy is
-reached from there: the manifest and the layout from the store, the network from a file
-beside it, kept per process.
+reached from there: the manifest and the layout from the store, networks from files beside
+it, kept per process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy.typing as npt
 
 from embedkit.errors import EmbedkitError, StoreError
-from embedkit.extraction.asked import pool_of
-from embedkit.extraction.compute import Clock, Given, compute_block
+from embedkit.extraction.clock import Clock
+from embedkit.extraction.compute import Computed, compute_block
+from embedkit.extraction.job import Job, layout, opened
 from embedkit.extraction.memory import peak, reset_peak
+from embedkit.extraction.rounding import rounded
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
-from embedkit.images.source import Source
-from embedkit.networks.spool import Spooled, load_spooled
-from embedkit.planning.grid import BlockGrid
 from embedkit.store.arrays import read_text
 from embedkit.store.attempts import DEATHS, begin, deaths_in, end
 from embedkit.store.blocks import CONTENT, write_block
 from embedkit.store.commits import Commit, read_commit, write_commit
 from embedkit.store.ids import digest
-from embedkit.store.layout import read_schema
 from embedkit.store.lock import holder
 from embedkit.store.schema import Pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What every task of a pass needs to know; pickled, less than 1 kB.
-
-    Parameters
-    ----------
-    store : str
-        Where the store lies.
-    token : str
-        Of the driver's lock: a task of a driver that has lost it writes nothing.
-    identity : str
-        Of the pass.
-    network : Spooled
-        Where the network lies.
-    source : Source
-        How pixels are read.
-    decode_threads : int
-        Threads that read and transform ahead of the network.
-    start : str, optional
-        A stored layer, by the store's name, to compute from instead of from pixels.
-    """
-
-    store: str
-    token: str
-    identity: str
-    network: Spooled
-    source: Source
-    decode_threads: int
-    start: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Name of the pass among the store's private files."""
-        return self.identity[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +38,7 @@ class BlockReport:
     Parameters
     ----------
     block, n_images, n_failed : int
-        Its number, rows, and rows that could not be read.
+        Its number, rows, and rows that could not be read; each pass counts.
     seconds : float
         Wall-clock seconds of the task.
     skipped : bool
@@ -139,7 +100,7 @@ def attempt_block(job: Job, block: int, number: int = 1) -> BlockReport | BlockL
     Parameters
     ----------
     job : Job
-        The pass.
+        The passes.
     block : int
         Which block.
     number : int, default 1
@@ -164,12 +125,12 @@ class _LeftAloneError(Exception):
 
 
 def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
-    """Compute one block of every layer of a pass, write it, commit it.
+    """Compute one block of every layer of a job's passes, write it, commit it.
 
     Parameters
     ----------
     job : Job
-        The pass.
+        The passes.
     block : int
         Which block.
     number : int, default 1
@@ -187,23 +148,30 @@ def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
     StoreError
         When the store cannot be read or written, or another driver has taken it over.
     """
-    files = files_at(job.store)
-    one, grid = _layout(job)
-    done = read_commit(files, one, grid, block)
-    if done is not None:
-        return _report(done, skipped=True)
-    fallen = deaths_in(files, one, block)
+    files, passes = files_at(job.store), layout(job)
+    done = [read_commit(files, one, grid, block) for one, grid in passes]
+    if all(done):
+        return _report(block, done, skipped=True)
+    first = passes[0][0]
+    fallen = deaths_in(files, first, block)
     if len(fallen) >= DEATHS:
         raise _LeftAloneError(
             f"its worker died {len(fallen)} times: {'; '.join(fallen)}"
         )
     with _writing(files, block):
-        mark = begin(files, one, block)
+        mark = begin(files, first, block)
     try:
-        commit = _compute_and_write(job, block, number + len(fallen))
+        lacking = _without(job, done)
+        commits = _compute_and_write(lacking, block, number=number + len(fallen))
     finally:
         end(files, mark)
-    return _report(commit)
+    return _report(block, commits)
+
+
+def _without(job: Job, done: Sequence[Commit | None]) -> Job:
+    """Return the job without the passes that are committed."""
+    parts = zip(job.parts, done, strict=True)
+    return replace(job, parts=tuple(part for part, commit in parts if commit is None))
 
 
 @contextmanager
@@ -219,38 +187,55 @@ def _writing(files: Files, block: int) -> Iterator[None]:
         raise StoreError(message) from error
 
 
-def _compute_and_write(job: Job, block: int, number: int) -> Commit:
-    given, (one, grid) = opened(job), _layout(job)
-    files, rows = given.files, grid.rows(block)
+def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
+    given, passes = opened(job), layout(job)
+    rows = passes[0][1].rows(block)
     clock = Clock()
     reset_peak()
-    ids = read_text(files, "image", rows=rows)
+    ids = read_text(given.files, "image", rows=rows)
     computed = compute_block(given, rows, ids, clock=clock)
-    _check_lock(files, job)
-    values: dict[str, npt.NDArray[Any]] = {
-        **computed.values,
-        CONTENT: computed.content,
-    }
-    with _writing(files, block):
-        crc32 = write_block(files, one, grid, block, values)
-    clock.lap("write")
-    commit = Commit(
-        block=block,
-        identity=one.identity,
-        start=rows.start,
-        stop=rows.stop,
-        ids=digest(ids),
-        failures=computed.failures,
-        crc32=crc32,
-        seconds={**clock.seconds, "total": sum(clock.seconds.values())},
-        peak_mem=peak(),
-        backend=given.taps.backend,
-        device=given.taps.device,
-        attempt=number,
-    )
-    with _writing(files, block):
-        write_commit(files, one, grid, commit)
-    return commit
+    _check_lock(given.files, job)
+    commits = []
+    for look, (one, grid) in zip(given.looks, passes, strict=True):
+        values, lost = _as_stored(one, computed, ids)
+        with _writing(given.files, block):
+            crc32 = write_block(given.files, one, grid, block, values)
+        clock.lap("write", one.key)
+        commit = Commit(
+            block=block,
+            identity=one.identity,
+            start=rows.start,
+            stop=rows.stop,
+            ids=digest(ids),
+            failures=computed.failures,
+            crc32=crc32,
+            seconds=clock.seconds(one.key),
+            peak_mem=peak(),
+            backend=look.taps.backend,
+            device=look.taps.device,
+            attempt=number,
+            rounding=lost,
+        )
+        with _writing(given.files, block):
+            write_commit(given.files, one, grid, commit)
+        commits.append(commit)
+    return commits
+
+
+def _as_stored(
+    one: Pass, computed: Computed, ids: Sequence[str]
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, float]]:
+    """Return the arrays of a pass as they are written, and what rounding did to them."""
+    values: dict[str, npt.NDArray[Any]] = {CONTENT: computed.content}
+    lost: dict[str, float] = {}
+    for spec in one.layers:
+        name = spec.name
+        values[name], error = rounded(
+            computed.values.pop(name), spec.dtype, layer=name, ids=ids
+        )
+        if spec.dtype != "float32":
+            lost[name] = error
+    return values, lost
 
 
 def _check_lock(files: Files, job: Job) -> None:
@@ -263,43 +248,14 @@ def _check_lock(files: Files, job: Job) -> None:
         raise StoreError(message)
 
 
-def _report(commit: Commit, *, skipped: bool = False) -> BlockReport:
+def _report(
+    block: int, commits: Sequence[Commit | None], *, skipped: bool = False
+) -> BlockReport:
+    done = [each for each in commits if each is not None]
     return BlockReport(
-        block=commit.block,
-        n_images=commit.stop - commit.start,
-        n_failed=len(commit.failures),
-        seconds=commit.seconds.get("total", 0.0),
+        block=block,
+        n_images=sum(each.stop - each.start for each in done),
+        n_failed=sum(len(each.failures) for each in done),
+        seconds=sum(each.seconds.get("total", 0.0) for each in done),
         skipped=skipped,
-    )
-
-
-@lru_cache(maxsize=8)
-def _layout(job: Job) -> tuple[Pass, BlockGrid]:
-    """Read what a job's blocks are, once per process."""
-    schema = read_schema(files_at(job.store))
-    one = schema.by_identity(job.identity)
-    return one, schema.grid(one)
-
-
-@lru_cache(maxsize=4)
-def opened(job: Job) -> Given:
-    """Open what a job computes with, once per process."""
-    files = files_at(job.store)
-    schema = read_schema(files)
-    one = schema.by_identity(job.identity)
-    network = load_spooled(job.network)
-    begin_at = next((spec for spec in schema.layers if spec.name == job.start), None)
-    return Given(
-        files=files,
-        one=one,
-        network=network,
-        taps=network.taps(
-            [spec.tap for spec in one.layers],
-            pool=pool_of(one),
-            start=None if begin_at is None else begin_at.tap,
-        ),
-        source=job.source,
-        decode_threads=job.decode_threads,
-        input_shape=network.input_shape if begin_at is None else begin_at.shape,
-        start=job.start,
     )

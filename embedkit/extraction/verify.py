@@ -13,7 +13,7 @@ import pandas as pd
 
 from embedkit.errors import CorruptStore, InputError, StoreError
 from embedkit.extraction.recompute import Finding, good_rows, recompute
-from embedkit.extraction.run import fill, jobs, writing
+from embedkit.extraction.run import fill, writing
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.images.restore import restored
@@ -110,8 +110,7 @@ def _repaired(
         store.reopen()
         for one, damaged in _damaged(store, damage):
             withdraw(store.files, one, store.schema.grid(one), damaged)
-        for name, net in networks.items():
-            fill(store, name, jobs(store, net, source, lock), lock=lock)
+        fill(store, networks, source, lock=lock)
     count = len(damage[["pass", "block"]].drop_duplicates())
     return replace(store.verify(), repaired=count)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from embedkit.files.files import Files
 from embedkit.planning.grid import BlockGrid
@@ -43,9 +43,13 @@ class Commit:
     crc32 : mapping of str to int
         Checksum of every array's bytes, C order, before compression, by layer, and
         that of the images' content hashes as ``content``.
+    rounding : mapping of str to float
+        Largest absolute difference between computed and stored numbers, by layer, for
+        those stored in less than float32.
     seconds : mapping of str to float
-        ``prepare`` (decode and transform, waiting for it), ``forward``, ``write``,
-        ``total``: wall-clock seconds in the task.
+        By stage, see `embedkit.planning.stages`: ``decode`` and ``transform`` of all
+        threads that prepare images; ``wait``, ``forward`` and ``write`` of the task,
+        and their sum ``total``.
     peak_mem : int
         Largest resident memory of the process while it worked on the block, bytes; -1
         where the system does not tell.
@@ -67,6 +71,7 @@ class Commit:
     backend: str
     device: str
     attempt: int
+    rounding: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the record as one line."""

@@ -48,10 +48,13 @@ def write_template(
     _settle(files, schema)
 
 
-def add_pass(files: Files, schema: StoreSchema) -> None:
-    """Lay out the last pass of a schema in a store that has all the others."""
-    forget_commits(files, schema.passes[-1])  # its arrays are made anew
-    _make_pass(files, schema, schema.passes[-1])
+def add_passes(files: Files, schema: StoreSchema) -> None:
+    """Lay out those passes of a schema that a store does not have yet."""
+    known = {one.key for one in read_schema(files).passes}
+    for one in schema.passes:
+        if one.key not in known:
+            forget_commits(files, one)  # its arrays are made anew
+            _make_pass(files, schema, one)
     _settle(files, schema)
 
 

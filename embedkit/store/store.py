@@ -145,7 +145,11 @@ class Store(Mapping[str, xr.DataArray]):
             table.as_coordinates(columns, beside=activation.dims)
         )
         return labelled.assign_attrs(
-            layer=spec.name, type=spec.type, content=content, **one.about
+            one.about,
+            layer=spec.name,
+            type=spec.type,
+            pool=spec.pool,
+            content=content,
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -231,9 +235,11 @@ class Store(Mapping[str, xr.DataArray]):
         -------
         dict
             ``path``, ``complete``, ``blocks`` and ``blocks_done``, ``images``,
-            ``unreadable``, ``layers`` (name to shape, dtype, bytes), ``nbytes``
+            ``unreadable``, ``layers`` (name to shape, dtype, bytes, and ``rounding``, the
+            largest error of it, where the dtype is not float32), ``nbytes``
             (uncompressed), ``nbytes_stored`` (on disk), ``seconds`` (by stage, summed
-            over blocks), ``peak_mem`` (bytes, of the largest process), ``networks``
+            over blocks; see `embedkit.planning.stages`), ``bottleneck`` (the stage that
+            held the run up), ``peak_mem`` (bytes, of the largest process), ``networks``
             (name to what it was), and what the first of them was.
         """
         return summary(self.files, self.schema)

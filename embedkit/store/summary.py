@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embedkit.files.files import Files
+from embedkit.planning.stages import bottleneck
 from embedkit.store.commits import Commit, read_commits
-from embedkit.store.schema import StoreSchema
+from embedkit.store.schema import LayerSpec, StoreSchema
 from embedkit.store.table import REMOVED
 
 
@@ -24,7 +25,7 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
         for name, reason in each.failures.items()
         if reason != REMOVED
     }
-    specs = schema.layers
+    specs, seconds = schema.layers, _by_stage(commits)
     return {
         "path": files.url,
         "complete": len(commits) == blocks,
@@ -39,14 +40,26 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
                 "shape": list(spec.shape),
                 "dtype": spec.dtype,
                 "nbytes": spec.row_bytes * schema.n_images,
+                **_rounding(spec, passes[schema.pass_of(spec.name).key]),
             }
             for spec in specs
         },
         "nbytes": sum(spec.row_bytes for spec in specs) * schema.n_images,
         "nbytes_stored": files.nbytes(),
-        "seconds": _by_stage(commits),
+        "seconds": seconds,
+        "bottleneck": bottleneck(seconds),
         "peak_mem": max((each.peak_mem for each in commits), default=-1),
     }
+
+
+def _rounding(spec: LayerSpec, commits: Mapping[int, Commit]) -> dict[str, float]:
+    """Return how far stored numbers are from the computed ones, where they are at all."""
+    found = [
+        each.rounding[spec.name]
+        for each in commits.values()
+        if spec.name in each.rounding
+    ]
+    return {"rounding": max(found)} if found else {}
 
 
 def _by_stage(commits: Sequence[Commit]) -> dict[str, float]:

@@ -202,3 +202,23 @@ def test_neighbors_of_other_numbers_are_not_taken_again(
     expected = ek.neighbors(ek.open_store(path)["fc"], n_neighbors=3, metric="cosine")
     assert after["indices"].values.tolist() == expected["indices"].values.tolist()
     assert before["indices"].values.tolist() != after["indices"].values.tolist()
+
+
+@pytest.mark.slow
+def test_two_networks_in_one_command(run, folder, tmp_path):
+    """Both are in the store, the second one's layers behind its name."""
+    networks = ("-n", "embedkit/digits", "-n", "squeezenet1_0", "--weights", "none")
+
+    said = run(
+        "extract",
+        folder,
+        *networks,
+        "-l",
+        "last",
+        "-o",
+        tmp_path / "two.zarr",
+        "--json",
+    ).json
+
+    assert [*said["networks"]] == ["embedkit/digits", "squeezenet1_0"]
+    assert [*said["layers"]] == ["fc", "squeezenet1_0/flatten"]

@@ -15,7 +15,8 @@ import embedkit as ek
 from embedkit.errors import IncompleteStore, InputError, StoreError
 from embedkit.extraction import dispatch, run, task
 from embedkit.extraction.dispatch import Turn, run_blocks
-from embedkit.extraction.task import BlockLoss, BlockReport, Job
+from embedkit.extraction.job import Job, Part
+from embedkit.extraction.task import BlockLoss, BlockReport
 from embedkit.images.source import FileSource
 from embedkit.networks.spool import Spooled
 from embedkit.store.attempts import begin, deaths
@@ -244,8 +245,7 @@ def _job(n):
     return Job(
         store=f"/nowhere/{n}",
         token="t",
-        identity="i" * 64,
-        network=Spooled(url="/nowhere", name="n", sha256="0" * 64),
+        parts=(Part("i" * 64, Spooled(url="/nowhere", name="n", sha256="0" * 64)),),
         source=FileSource(),
         decode_threads=1,
     )
@@ -380,4 +380,5 @@ def test_memory_of_this_process_is_no_place_for_worker_processes(many, network):
 def test_a_job_names_its_pass(many):
     """Keys of tasks tell passes of one store apart."""
     assert _job(0).key == "i" * 16
-    assert replace(_job(0), identity="abc").key == "abc"
+    part = replace(_job(0).parts[0], identity="abc")
+    assert replace(_job(0), parts=(part,)).key == "abc"

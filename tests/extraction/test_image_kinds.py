@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from embedkit.errors import InputError
+from embedkit.extraction import task
 from embedkit.extraction.driver import extract
 from embedkit.extraction.verify import verify
 from embedkit.images.open import open_images
@@ -95,16 +96,20 @@ def test_every_kind_gives_what_the_array_gives(
     pixels = np.random.default_rng(3).integers(0, 256, (_N, 16, 16, 3), np.uint8)
     given = _KINDS[kind](tmp_path, pixels)
     url = str(tmp_path / "store")
+    computed: list[int] = []
+    true = task.extract_block
+
+    def counted(job: Any, block: int, **options: Any) -> Any:
+        computed.append(block)
+        return true(job, block, **options)
+
+    monkeypatch.setattr(task, "extract_block", counted)
     with dask.config.set(scheduler="synchronous"):
         expected = extract(pixels, digits, tmp_path / "array")
         store = extract(given, digits, url)
-        passed: list[int] = []
-        monkeypatch.setattr(
-            "embedkit.extraction.task.extract_block",
-            lambda *args, **kwargs: passed.append(1),
-        )
+        assert computed == [0, 0]
         again = extract(given, digits, url)
-        assert passed == []
+        assert computed == [0, 0]
     status = store.images["status"].tolist()
     assert status == ["ok" if row != 2 else "unreadable" for row in range(_N)]
     good = [0, 1, 3, 4, 5]

@@ -14,10 +14,11 @@ from distributed.protocol import dumps
 from embedkit.errors import NetworkError
 from embedkit.extraction import driver, task
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.run import jobs
+from embedkit.extraction.run import Jobs
 from embedkit.extraction.task import extract_block
 from embedkit.files.files import files_at
 from embedkit.networks.load import load_network
+from embedkit.planning.stages import AHEAD, IN_TURN
 from embedkit.store.commits import read_commit
 from embedkit.store.ids import digest
 from embedkit.store.lock import locked
@@ -38,9 +39,11 @@ def prepared(tmp_path, images, network):
                 batch_size=batch,
             )
             files = files_at(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")
-            store = driver._created(files, asked)
+            store = driver._created(files, [asked])
             lock = stack.enter_context(locked(files))
-            job = jobs(store, net, images.source, lock)(store.schema.passes[0])
+            networks = {net.name: net}
+            jobs = Jobs(store, networks, images.source, lock)
+            job = jobs.of(store.schema.passes[0])
             return store, replace(job, decode_threads=threads)
 
         yield prepare
@@ -137,9 +140,10 @@ def test_the_commit_record_tells_what_happened(prepared):
 
     assert (commit.start, commit.stop) == (0, 32)
     assert set(commit.crc32) == {*store, "content"}
-    assert set(commit.seconds) == {"prepare", "forward", "write", "total"}
+    assert set(commit.seconds) == {*AHEAD, *IN_TURN, "total"}
+    assert all(seconds > 0 for seconds in commit.seconds.values())
     assert commit.seconds["total"] == pytest.approx(
-        sum(v for k, v in commit.seconds.items() if k != "total")
+        sum(commit.seconds[stage] for stage in IN_TURN)
     )
     assert (commit.backend, commit.device, commit.attempt) == ("torch", "cpu", 1)
     assert commit.peak_mem > 10 * 2**20
@@ -170,7 +174,8 @@ def test_decoding_goes_on_during_the_forward(prepared, monkeypatch):
     """While one batch is in the network, images of the next ones are prepared."""
     _store, job = prepared(batch=4)
     given = task.opened(job)
-    network, taps = given.network, given.taps
+    (look,) = given.looks
+    network, taps = look.network, look.taps
     in_forward, overlapped = threading.Event(), threading.Event()
     true_forward, true_prepare = type(taps).forward, type(network).prepare
 
@@ -216,3 +221,18 @@ def test_opening_again_sees_the_block(prepared):
     extract_block(job, 1)
 
     assert open_store(store.path).blocks == (1, 2)
+
+
+def test_what_travels_for_two_networks_is_small_too(tmp_path, images, network):
+    """Two passes that share the reading of images still make less than 1 kB."""
+    module = torch.nn.Sequential(network.module)
+    other = load_network(module, transform=network.transform, name="another")
+    path = tmp_path / "s.zarr"
+    store = driver.extract(images, [network, other], path)
+
+    with locked(store.files) as lock:
+        networks = {"Tiny": network, "another": other}
+        job = Jobs(store, networks, images.source, lock).of(*store.schema.passes)
+
+    assert len(job.parts) == 2
+    assert len(pickle.dumps((job, 0, 1))) < 1000

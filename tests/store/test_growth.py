@@ -142,7 +142,7 @@ def test_a_second_network_stands_behind_its_name(
     """Layers of both are there, each with its own blocks, status and aliases."""
     fill()
 
-    layout.add_pass(files, both)
+    layout.add_passes(files, both)
     before = open_store(path)
     status = before["resnet18/layer4"]["status"].values
     write_blocks(files, both, other)
@@ -171,7 +171,7 @@ def test_failures_of_one_network_do_not_spoil_the_other(
 ):
     """Each layer has the status of its own pass; the table that of both."""
     fill(failures={0: {"a/1.jpg": "cut short"}})
-    layout.add_pass(files, both)
+    layout.add_passes(files, both)
     write_blocks(files, both, other, failures={4: {"a/65.jpg": "too small"}})
 
     def status(store):
@@ -203,12 +203,12 @@ def test_adding_a_pass_may_die_at_any_write(
         copy = tmp_path / f"copy{after}.zarr"
         shutil.copytree(path, copy)
         with dying(after) as done:
-            layout.add_pass(files_at(copy), both)
+            layout.add_passes(files_at(copy), both)
         if done[-1:] == ["killed"]:
             assert open_store(copy).schema == schema
             _check_seventy(copy, values)
             xr.open_datatree(copy)
-            layout.add_pass(files_at(copy), both)
+            layout.add_passes(files_at(copy), both)
         assert open_store(copy).schema == both
         tree = xr.open_datatree(copy)
         assert tree["layers/resnet18/layer4/activation"].shape == (70, 5)
@@ -224,7 +224,7 @@ def test_a_pass_that_was_only_begun_does_not_hinder_growth(
     """Layers that nobody asked for again would not grow: they are taken out."""
     fill()
     with dying(8) as done:
-        layout.add_pass(files, both)
+        layout.add_passes(files, both)
     assert done[-1] == "killed"
     assert "layers/resnet18/layer4/activation/zarr.json" in files.names()
 
@@ -233,14 +233,14 @@ def test_a_pass_that_was_only_begun_does_not_hinder_growth(
     tree = xr.open_datatree(path)
     assert tree.sizes["image"] == 75
     assert "layers/resnet18/layer4/activation/zarr.json" not in files.names()
-    layout.add_pass(files, replace(grown, passes=(*grown.passes, other)))
+    layout.add_passes(files, replace(grown, passes=(*grown.passes, other)))
     assert open_store(path)["resnet18/layer4"].shape == (75, 5)
 
 
 def test_both_networks_grow(files, path, fill, both, other, grow, write_blocks, one):
     """Every array of every pass gets the new rows."""
     fill()
-    layout.add_pass(files, both)
+    layout.add_passes(files, both)
     write_blocks(files, both, other)
     grown = replace(both, n_images=75)
 

@@ -370,7 +370,7 @@ def test_the_schema_comes_back_as_it_was(files, schema, one, other):
     """Attributes are the schema in JSON and nothing is lost in them."""
     assert layout.read_schema(files) == schema
     both = replace(schema, passes=(one, other))
-    layout.add_pass(files, both)
+    layout.add_passes(files, both)
     assert layout.read_schema(files) == both
 
 

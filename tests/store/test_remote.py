@@ -45,7 +45,7 @@ def test_a_store_lives_the_same_everywhere(
     grow(alive, grown)
     write_blocks(alive, grown, one, [2])
     both = replace(grown, passes=(one, other))
-    layout.add_pass(alive, both)
+    layout.add_passes(alive, both)
     write_blocks(alive, both, other)
 
     store = open_store(alive.url)

@@ -155,6 +155,7 @@ def test_info_adds_up(path, fill, values):
     assert (info["blocks"], info["blocks_done"], info["complete"]) == (3, 2, False)
     assert info["unreadable"] == 1
     assert info["seconds"] == {"forward": 1.0, "total": 2.0}
+    assert info["bottleneck"] == "forward"
     assert info["layers"]["conv"]["shape"] == [2, 3, 4]
     assert info["nbytes_stored"] > 1000
     assert info["peak_mem"] == 1002

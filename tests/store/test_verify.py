@@ -50,7 +50,7 @@ def both(files, schema, one, other, fill, write_blocks):
     """A store of two networks, complete."""
     fill()
     both = replace(schema, passes=(one, other))
-    layout.add_pass(files, both)
+    layout.add_passes(files, both)
     write_blocks(files, both, other)
     return both
 

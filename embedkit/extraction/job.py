@@ -1,0 +1,102 @@
+"""What tasks are told, and what they open with it, once per process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from embedkit.extraction.asked import pool_of
+from embedkit.extraction.compute import Given, Look
+from embedkit.files.files import files_at
+from embedkit.images.source import Source
+from embedkit.networks.spool import Spooled, load_spooled
+from embedkit.planning.grid import BlockGrid
+from embedkit.store.layout import read_schema
+from embedkit.store.schema import Pass, StoreSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One pass of a job.
+
+    Parameters
+    ----------
+    identity : str
+        Of the pass.
+    network : Spooled
+        Where the network lies.
+    start : str, optional
+        A stored layer, by the store's name, to compute from instead of from pixels.
+    """
+
+    identity: str
+    network: Spooled
+    start: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every task of a run needs to know; pickled, less than 1 kB for two passes.
+
+    Parameters
+    ----------
+    store : str
+        Where the store lies.
+    token : str
+        Of the driver's lock: a task of a driver that has lost it writes nothing.
+    parts : tuple of Part
+        Passes with the same blocks, for which an image is read once. One that starts
+        from a stored layer is alone.
+    source : Source
+        How pixels are read.
+    decode_threads : int
+        Threads that read and transform ahead of the networks.
+    """
+
+    store: str
+    token: str
+    parts: tuple[Part, ...]
+    source: Source
+    decode_threads: int
+
+    @property
+    def key(self) -> str:
+        """Name of the first pass among the store's private files: it speaks for all."""
+        return self.parts[0].identity[:16]
+
+
+@lru_cache(maxsize=8)
+def layout(job: Job) -> tuple[tuple[Pass, BlockGrid], ...]:
+    """Return the passes of a job and their blocks."""
+    schema = read_schema(files_at(job.store))
+    passes = [schema.by_identity(part.identity) for part in job.parts]
+    return tuple((one, schema.grid(one)) for one in passes)
+
+
+@lru_cache(maxsize=4)
+def opened(job: Job) -> Given:
+    """Return what a job computes with."""
+    files = files_at(job.store)
+    schema = read_schema(files)
+    return Given(
+        files=files,
+        looks=tuple(_look(schema, part) for part in job.parts),
+        source=job.source,
+        decode_threads=job.decode_threads,
+    )
+
+
+def _look(schema: StoreSchema, part: Part) -> Look:
+    one, network = schema.by_identity(part.identity), load_spooled(part.network)
+    begin_at = next((spec for spec in schema.layers if spec.name == part.start), None)
+    return Look(
+        one=one,
+        network=network,
+        taps=network.taps(
+            [spec.tap for spec in one.layers],
+            pool=pool_of(one),
+            start=None if begin_at is None else begin_at.tap,
+        ),
+        input_shape=network.input_shape if begin_at is None else begin_at.shape,
+        start=part.start,
+    )

@@ -92,14 +92,9 @@ class ChangesShape(nn.Module):
         super().__init__()
         self.other = other
         self.part = nn.Identity()
-        self.head = nn.Module()
-        self.head.forward = self.choose
-
-    def choose(self, x):
-        return self.other(x) if x.sum() > 0 else x
 
     def forward(self, x):
-        return self.part(self.head(x))
+        return self.part(self.other(x) if x.sum() > 0 else x)
 
 
 def zeros(image):
@@ -337,3 +332,71 @@ def test_transforms_that_fail_are_named():
     )
     with pytest.raises(NetworkError, match="of network mine fails"):
         refused.prepare(Image.new("RGB", (4, 4)))
+
+
+class ChannelsLast(nn.Module):
+    """Works with its channels at the end for a while, and cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.linear = nn.Linear(4, 5)
+        self.act = nn.GELU()
+        self.last = nn.Dropout()
+        self.norm = nn.BatchNorm2d(5)
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            return x
+        x = self.first(x).permute(0, 2, 3, 1)
+        x = self.act(self.linear(x) * 2)
+        return self.norm(self.last(x.permute(0, 3, 1, -2)))
+
+
+def test_averages_run_over_positions(called, noise):
+    """Channels are kept where they are, at the end or behind the batch."""
+    network, batch = little(ChannelsLast()), noise(2, 3, 8, 8)
+    expected = called(network.module, batch)
+    found = network.taps("all").forward(batch)
+    for name in ("linear#0", "act#0"):
+        np.testing.assert_array_equal(found[name], expected[name].mean((1, 2)))
+    for name in ("first#0", "last#0", "norm#0", "forward#0"):
+        np.testing.assert_array_equal(found[name], expected[name].mean((2, 3)))
+
+
+class Swallows(nn.Module):
+    """Lets no exception through."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        try:
+            return self.conv(x) if x.sum() < 1e9 else x
+        except BaseException:
+            return x
+
+
+def test_swallowed_cuts_do_no_harm(noise):
+    """A network that catches everything runs on, and the tap is right."""
+    network, batch = little(Swallows()), noise(2, 3, 8, 8)
+    alone = network.taps("conv#0").forward(batch)["conv#0"]
+    np.testing.assert_array_equal(alone, network.taps("all").forward(batch)["conv#0"])
+
+
+class Plain(nn.Module):
+    """Returns a constant and what does not come from its input, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.constant = nn.Embedding(5, 3)
+
+    def forward(self, x):
+        other = self.constant(torch.arange(5))
+        return x if x.sum() < 1e9 else other
+
+
+def test_constants_are_no_layers():
+    """What has as many rows as the probe but does not come from it is left out."""
+    assert list(little(Plain()).layers.index) == ["forward#0"]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import fx, nn
-from torch.nn import functional
 
 from embedkit.errors import InputError, NetworkError
 from embedkit.networks.load import load_network

@@ -372,8 +372,10 @@ class Swallows(nn.Module):
         self.conv = nn.Conv2d(3, 4, 1)
 
     def forward(self, x):
+        if x.sum() > 1e9:
+            return x
         try:
-            return self.conv(x) if x.sum() < 1e9 else x
+            return self.conv(x)
         except BaseException:
             return x
 

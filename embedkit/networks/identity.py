@@ -6,6 +6,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -90,6 +91,49 @@ def _attributes(module: nn.Module) -> str:
         and name != "training"
     }
     return repr(plain)
+
+
+def module_digest(network: nn.Module) -> str:
+    """Return the SHA-256 of what a network does that has no graph.
+
+    It covers the path, class and settings of every module, which of them are one and the
+    same, and the code of all classes that are not PyTorch's own. It covers neither
+    parameters nor functions that the code calls by name.
+
+    Raises
+    ------
+    NetworkError
+        When a module holds what cannot be pickled.
+    """
+    digest, bare = hashlib.sha256(), vars(nn.Module())
+    numbers = {part: number for number, part in enumerate(network.modules())}
+    for path, part in network.named_modules(remove_duplicate=False):
+        digest.update(f"{path} {numbers[part]} {part.extra_repr()}\n".encode())
+        own = {
+            name: value
+            for name, value in sorted(vars(part).items())
+            if name not in bare and not isinstance(value, nn.Module)
+        }
+        digest.update(content_digest(own).encode())
+    for kind in dict.fromkeys(type(part) for part in network.modules()):
+        digest.update(_class_text(kind).encode())
+    return digest.hexdigest()
+
+
+def _class_text(kind: type) -> str:
+    """Return the names and code of the methods of a class and those it inherits from."""
+    return "\n".join(
+        f"{base.__module__}.{base.__qualname__} {name} {function_text(function)}"
+        for base in kind.__mro__
+        if base is not object
+        for name, value in sorted(vars(base).items())
+        if isinstance(function := _unwrapped(value), FunctionType)
+    )
+
+
+def _unwrapped(value: object) -> object:
+    """Return the function behind a method of any kind or a property."""
+    return getattr(value, "fget", None) or getattr(value, "__func__", value)
 
 
 def describe_transform(transform: object) -> str:

@@ -81,9 +81,12 @@ def layer_table(layers: Iterable[Layer]) -> pd.DataFrame:
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """Yield ``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``."""
+    """Yield ``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``, and ``a`` for ``a#0``."""
     parts = name.split(".")
-    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    for count in range(1, len(parts) + 1):
+        prefix = ".".join(parts[:count])
+        yield prefix.partition("#")[0]
+        yield prefix
 
 
 def module_aliases(names: Sequence[str]) -> dict[str, str]:

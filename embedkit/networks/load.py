@@ -14,7 +14,8 @@ from torch import nn
 
 from embedkit.errors import InputError, NetworkError, did_you_mean
 from embedkit.networks.bundled.digits import WEIGHTS, DigitsNetwork, DigitsTransform
-from embedkit.networks.network import Network, Transform
+from embedkit.networks.network import Network
+from embedkit.networks.prepare import Transform
 from embedkit.networks.weights import load_strictly, read_weights
 
 Weights = str | os.PathLike[str] | None
@@ -65,8 +66,7 @@ def load_network(
         When `network` is neither a name nor a module, or a module without `transform`,
         or when `name` cannot be used as one.
     NetworkError
-        When the name is unknown, the weights cannot be downloaded, read or loaded, or
-        the network cannot be traced.
+        When the name is unknown, or the weights cannot be downloaded, read or loaded.
     MissingDependencyError
         When torchvision is missing or does not fit the installed PyTorch.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,19 +17,19 @@ from embedkit.networks.layers import Layer
 from embedkit.networks.layout import Layout, layout_of
 from embedkit.networks.pooling import position_axes
 
-_BATCH = 5
+PROBE_BATCH = 5
 """Images measured at once. Whatever else has this many rows would look like a batch, so
 it is no number that networks like: not 1, nor the 2 or 3 of stacked queries, keys and
 values. A larger one would only take longer."""
 
-_TO_CHANNELS_LAST = (0, 2, 3, 1)
-_TO_CHANNELS_FIRST = (0, 3, 1, 2)
-_CHANNELS_LAST_MODULES = (nn.Linear, nn.LayerNorm)
-_CHANNELS_FIRST_MODULES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm)
+TO_CHANNELS_LAST = (0, 2, 3, 1)
+TO_CHANNELS_FIRST = (0, 3, 1, 2)
+CHANNELS_LAST_MODULES = (nn.Linear, nn.LayerNorm)
+CHANNELS_FIRST_MODULES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm)
 
 
 @contextmanager
-def _visible_attention() -> Iterator[None]:
+def visible_attention() -> Iterator[None]:
     """Keep attention out of its fused kernels, which hide their operations."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(value=False)
@@ -89,9 +89,9 @@ class LayerMeter(EffectMeter):
     def measure(self, image: Tensor) -> Measured:
         """Return what running a batch of one `image` (C, H, W) shows."""
         batch = image.expand(
-            _BATCH, *image.shape
+            PROBE_BATCH, *image.shape
         ).clone()  # clone: it may work in place
-        with torch.inference_mode(), _visible_attention(), self._counter:
+        with torch.inference_mode(), visible_attention(), self._counter:
             self.run(batch)
         return Measured(
             layers=tuple(self._layers),
@@ -103,7 +103,7 @@ class LayerMeter(EffectMeter):
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and note it if it is a layer."""
         value = super().run_node(n)
-        if n in self.from_input and n.name in self._names and _is_batch(value):
+        if n in self.from_input and n.name in self._names and is_batch(value):
             layer = self._layer(n, value)
             self._layers.append(layer)
             self._nodes[layer.name] = n
@@ -119,20 +119,20 @@ class LayerMeter(EffectMeter):
             is_module=node.op == "call_module",
             shape=tuple(value.shape[1:]),
             axes=position_axes(value.ndim, channels_last=node in self._channels_last),
-            flops=self._counter.get_total_flops() // _BATCH,
+            flops=self._counter.get_total_flops() // PROBE_BATCH,
         )
 
     def _is_channels_last(self, node: fx.Node) -> bool:
         if node.op == "call_module":
             module = self.module.get_submodule(str(node.target))
-            if isinstance(module, _CHANNELS_FIRST_MODULES):
+            if isinstance(module, CHANNELS_FIRST_MODULES):
                 return False
             # Not isinstance: ConvNeXt's LayerNorm2d is one and puts channels back.
-            if type(module) in _CHANNELS_LAST_MODULES:
+            if type(module) in CHANNELS_LAST_MODULES:
                 return True
         order = self._permutation(node)
-        if order in (_TO_CHANNELS_LAST, _TO_CHANNELS_FIRST):
-            return order == _TO_CHANNELS_LAST
+        if order in (TO_CHANNELS_LAST, TO_CHANNELS_FIRST):
+            return order == TO_CHANNELS_LAST
         return any(each in self._channels_last for each in node.all_input_nodes)
 
     def _permutation(self, node: fx.Node) -> tuple[int, ...] | None:
@@ -147,9 +147,9 @@ class LayerMeter(EffectMeter):
         return tuple(axis % len(order) for axis in order)
 
 
-def _is_batch(value: object) -> bool:
+def is_batch(value: object) -> TypeGuard[Tensor]:
     """Tell whether a value is a floating tensor of one or more numbers per image."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return False
     shape = tuple(value.shape)
-    return len(shape) > 0 and shape[0] == _BATCH and math.prod(shape) > 0
+    return len(shape) > 0 and shape[0] == PROBE_BATCH and math.prod(shape) > 0

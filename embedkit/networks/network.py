@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, TypeAlias, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from embedkit.errors import InputError, NetworkError, did_you_mean
 from embedkit.files.files import Files
-from embedkit.networks.identity import (
-    architecture_digest,
-    combine,
-    describe_transform,
-)
+from embedkit.networks.hooks import HookProgram
+from embedkit.networks.identity import combine, describe_transform
 from embedkit.networks.layers import (
     Layer,
     choose_layers,
@@ -28,14 +25,13 @@ from embedkit.networks.layers import (
 )
 from embedkit.networks.measure import Measured
 from embedkit.networks.pooling import Pool
+from embedkit.networks.prepare import Transform, prepared
+from embedkit.networks.program import Program
 from embedkit.networks.spool_file import Spooled, write_spool
 from embedkit.networks.starts import demand_start, find_start
-from embedkit.networks.taps import BACKEND, TapGraph
-from embedkit.networks.tracing import measure, trace
+from embedkit.networks.taps import BACKEND, GraphProgram, TapGraph
+from embedkit.networks.tracing import ONE_AT_A_TIME, one_line, trace
 from embedkit.networks.weights import weights_digest
-
-Transform: TypeAlias = Callable[[Image.Image], Tensor]
-"""From an image of any size to a float tensor (C, H, W) of the network's size."""
 
 _PROBE_SIZE = (512, 384)  # a common photo's shape; its content is of no account
 _PROBE_GREY = (128, 128, 128)
@@ -69,10 +65,12 @@ class Network:
     backend : str
         What executes the network: ``"torch"``.
 
-    Raises
-    ------
-    NetworkError
-        When the module cannot be traced.
+    Notes
+    -----
+    Where PyTorch can trace the module, every call of a module or function is a layer.
+    Where it cannot, as `traced` and the ``repr`` tell, every call of a module is one, and
+    is called ``path#call`` (see `embedkit.networks.hooks`); nothing can then be computed
+    from a stored layer.
     """
 
     backend: ClassVar[str] = BACKEND
@@ -91,12 +89,17 @@ class Network:
         self.asked = asked
         self.weights = weights
         self._module = module.eval().requires_grad_(requires_grad=False)
-        self._traced = trace(self._module, name=name)
+        self._program = _program_of(self._module, name)
 
     @property
     def module(self) -> nn.Module:
         """The network itself."""
         return self._module
+
+    @property
+    def traced(self) -> bool:
+        """Whether PyTorch can trace the network, so that functions are layers too."""
+        return self._program.reason is None
 
     @cached_property
     def _probe(self) -> NDArray[np.float32]:
@@ -109,11 +112,7 @@ class Network:
 
     @cached_property
     def _measured(self) -> Measured:
-        return measure(self._traced, self._probe, name=self.name)
-
-    @property
-    def _layers(self) -> tuple[Layer, ...]:
-        return self._measured.layers
+        return self._program.measure(self._probe, name=self.name)
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -124,20 +123,20 @@ class Network:
         these as float32) and ``flops`` (floating point operations of one image's forward
         pass up to and with this layer; multiply and add are two).
         """
-        return layer_table(self._layers)
+        return layer_table(self._measured.layers)
 
     @cached_property
     def aliases(self) -> dict[str, str]:
         """The canonical tap for every module path: the last tap inside the module."""
         paths = {path for path, _ in self._module.named_modules()}
-        found = module_aliases([layer.name for layer in self._layers])
+        found = module_aliases([layer.name for layer in self._measured.layers])
         return {path: name for path, name in found.items() if path in paths}
 
     @cached_property
     def identity_parts(self) -> dict[str, str]:
         """Digests or descriptions of architecture, weights and transform."""
         return {
-            "architecture": architecture_digest(self._traced),
+            "architecture": self._program.architecture(),
             "weights": weights_digest(self._module),
             "transform": describe_transform(self.transform),
         }
@@ -168,7 +167,7 @@ class Network:
         NetworkError
             When there is no such layer.
         """
-        return resolve_layers(layers, self._layers, network=self.name)
+        return resolve_layers(layers, self._measured.layers, network=self.name)
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """Return an image as the network takes it.
@@ -186,21 +185,9 @@ class Network:
         Raises
         ------
         NetworkError
-            When the transform gives anything but a floating tensor of three axes.
+            When the transform fails or gives anything but a floating tensor of three axes.
         """
-        tensor: object = self.transform(image)
-        if not isinstance(tensor, Tensor):
-            found = f"a {type(tensor).__name__}"
-        elif tensor.ndim != 3 or not tensor.is_floating_point():
-            found = f"a tensor {tuple(tensor.shape)} of {tensor.dtype}"
-        else:
-            wide = tensor.detach().cpu().float()
-            return np.array(wide.numpy(), order="C")
-        message = (
-            f"the transform of network {self.name} gave {found}: it has to give a "
-            "floating tensor of shape (channels, rows, columns)"
-        )
-        raise NetworkError(message)
+        return prepared(self.transform, image, network=self.name)
 
     def taps(
         self,
@@ -238,9 +225,9 @@ class Network:
             raise InputError(message)
         chosen = self._chosen(layers)
         if start is None:
-            return TapGraph(self._traced, chosen, pool=pool)
+            return TapGraph(self._program, chosen, pool=pool)
         begin = demand_start(self._measured, start, chosen, network=self.name)
-        return TapGraph(self._traced, chosen, pool=pool, start=begin)
+        return TapGraph(self._program, chosen, pool=pool, start=begin)
 
     def can_start(self, start: str, layers: str | Sequence[str]) -> bool:
         """Tell whether layers can be computed from the unpooled value of another.
@@ -266,7 +253,7 @@ class Network:
         return find_start(seen, start, chosen, network=self.name) is not None
 
     def _chosen(self, layers: str | Sequence[str]) -> list[Layer]:
-        return choose_layers(layers, self._layers, network=self.name)
+        return choose_layers(layers, self._measured.layers, network=self.name)
 
     def spool(self, files: Files) -> Spooled:
         """Write the network to a file, for `load_spooled` in other processes.
@@ -281,15 +268,29 @@ class Network:
         Spooled
             Its place, name and digest, a few bytes to send around.
         """
-        return write_spool((self._module, self.transform, self.name), files)
+        with ONE_AT_A_TIME:  # a running network may have hooks for the moment
+            return write_spool((self._module, self.transform, self.name), files)
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self._module.parameters())
         size = "×".join(map(str, self._probe.shape))
         return (
-            f"{self.name} · {len(self._layers)} layers · {_human(count)} parameters "
-            f"· input {size}"
+            f"{self.name} · {len(self._measured.layers)} layers · {_human(count)} parameters "
+            f"· input {size}{self._remark}"
         )
+
+    @property
+    def _remark(self) -> str:
+        if self.traced:
+            return ""
+        return f" · not traceable: {self._program.reason}; layers are module calls"
+
+
+def _program_of(module: nn.Module, name: str) -> Program:
+    try:
+        return GraphProgram(traced=trace(module, name=name))
+    except NetworkError as error:
+        return HookProgram(module=module, reason=one_line(error.__cause__ or error))
 
 
 def _human(count: int) -> str:

@@ -62,9 +62,12 @@ def find_start(
     NetworkError
         When there is no layer `start`.
     """
-    if start not in seen.nodes:
-        nearest = did_you_mean(start, seen.nodes)
+    names = [layer.name for layer in seen.layers]
+    if start not in names:
+        nearest = did_you_mean(start, names)
         raise NetworkError(f"network {network} has no layer {start!r}. {nearest}")
+    if start not in seen.nodes:  # the network has no graph
+        return None
     node, layout = seen.nodes[start], seen.layouts[start]
     if not layout.fits_float32:
         return None

@@ -18,18 +18,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from embedkit.errors import InputError, NetworkError
+from embedkit.networks.identity import architecture_digest
 from embedkit.networks.layers import Layer
+from embedkit.networks.measure import Measured
 from embedkit.networks.pooling import Pool, pool_tap, pooled_shape
+from embedkit.networks.program import Program
 from embedkit.networks.starts import Start
-from embedkit.networks.tracing import ONE_AT_A_TIME, Traced
+from embedkit.networks.tracing import ONE_AT_A_TIME, Traced, measure
 
 BACKEND = "torch"
 """What executes the graphs made here."""
@@ -80,12 +84,44 @@ def tap_graph(
     return graph
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GraphProgram:
+    """A network that has a graph.
+
+    Attributes
+    ----------
+    traced : Traced
+        The network.
+    reason : None
+        Why it has no graph.
+    """
+
+    traced: Traced
+    reason: str | None = None
+
+    def measure(self, image: NDArray[np.float32], *, name: str) -> Measured:
+        """Run the graph on one picture and return its layers."""
+        return measure(self.traced, image, name=name)
+
+    def architecture(self) -> str:
+        """Return the SHA-256 of the graph and of the code and modules it calls."""
+        return architecture_digest(self.traced)
+
+    def tapped(
+        self, layers: Sequence[Layer], *, pool: Pool, start: Start | None
+    ) -> nn.Module:
+        """Return the graph with taps in it, as a module."""
+        axes = {layer.name: layer.axes for layer in layers}
+        graph = tap_graph(self.traced, axes, pool, start)
+        return fx.GraphModule(self.traced.module, graph).eval()
+
+
 class TapGraph:
     """A network that returns some of its layers, pooled, and stops behind the last.
 
     Parameters
     ----------
-    traced : Traced
+    program : Program
         The network.
     layers : sequence of Layer
         What to tap, in execution order.
@@ -123,14 +159,13 @@ class TapGraph:
 
     def __init__(
         self,
-        traced: Traced,
+        program: Program,
         layers: Sequence[Layer],
         *,
         pool: Pool,
         start: Start | None = None,
     ) -> None:
-        axes = {layer.name: layer.axes for layer in layers}
-        self.layers = tuple(axes)
+        self.layers = tuple(layer.name for layer in layers)
         self.pool = pool
         self.shapes = {
             layer.name: pooled_shape(layer.shape, axes=layer.axes, pool=pool)
@@ -139,8 +174,7 @@ class TapGraph:
         self.start = None if start is None else start.layer.name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._start = start
-        graph = tap_graph(traced, axes, pool, start)
-        module = fx.GraphModule(traced.module, graph).eval()
+        module = program.tapped(layers, pool=pool, start=start)
         if self.device != "cpu":  # a copy: the network itself stays where it is
             module = copy.deepcopy(module).to(self.device)
         self._module = module

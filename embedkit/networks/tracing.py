@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from embedkit.errors import NetworkError
 from embedkit.networks.measure import LayerMeter, Measured
@@ -99,12 +100,20 @@ def trace(module: nn.Module, *, name: str) -> Traced:
 
 
 def measure(traced: Traced, image: NDArray[np.float32], *, name: str) -> Measured:
+    """Run a traced network on one picture, as `measured_by` has it."""
+    meter = LayerMeter(traced.module, traced.names)
+    return measured_by(meter.measure, image, name=name)
+
+
+def measured_by(
+    run: Callable[[Tensor], Measured], image: NDArray[np.float32], *, name: str
+) -> Measured:
     """Run a network on one picture and return its layers, and how they come about.
 
     Parameters
     ----------
-    traced : Traced
-        The network.
+    run : callable
+        Measures the network on a picture (C, H, W).
     image : ndarray of float32, shape (C, H, W)
         A prepared picture. Its values do not matter, its size does.
     name : str
@@ -118,8 +127,7 @@ def measure(traced: Traced, image: NDArray[np.float32], *, name: str) -> Measure
     """
     try:
         with ONE_AT_A_TIME:
-            meter = LayerMeter(traced.module, traced.names)
-            measured = meter.measure(torch.tensor(image))
+            measured = run(torch.tensor(image))
     except FOREIGN_ERRORS as error:
         message = (
             f"network {name} does not take the {image.shape} float32 picture that its "

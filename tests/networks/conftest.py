@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map_only
 
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
@@ -72,6 +75,29 @@ def truth() -> Callable[[nn.Module, np.ndarray], dict[str, Tensor]]:
             for node, path in tracer.node_to_qualname.items()
             if node.op != "placeholder" and node.name in recorder.values
         }
+
+    return values
+
+
+@pytest.fixture(scope="session")
+def called() -> Callable[[nn.Module, np.ndarray], dict[str, Any]]:
+    """What every call of every module returned, cloned the moment it returned."""
+
+    def values(module: nn.Module, batch: np.ndarray) -> dict[str, Any]:
+        module, found = copy.deepcopy(module), {}
+
+        def watch(path: str) -> Callable[..., None]:
+            def keep(part: nn.Module, given: object, value: object) -> None:
+                number = sum(name.startswith(f"{path}#") for name in found)
+                found[f"{path}#{number}"] = tree_map_only(Tensor, Tensor.clone, value)
+
+            return keep
+
+        for path, part in module.named_modules():
+            part.register_forward_hook(watch(path or "forward"))
+        with torch.inference_mode():
+            module(torch.tensor(batch))
+        return found
 
     return values
 

@@ -1,0 +1,38 @@
+"""What a network has to offer to be tapped, however its values are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from embedkit.networks.layers import Layer
+from embedkit.networks.measure import Measured
+from embedkit.networks.pooling import Pool
+from embedkit.networks.starts import Start
+
+
+class Program(Protocol):
+    """A network that can be measured, told from others and tapped.
+
+    `embedkit.networks.taps.GraphProgram` puts taps into the network's graph;
+    `embedkit.networks.hooks.HookProgram` runs a network that has none.
+    """
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no graph, or None where there is one."""
+
+    def measure(self, image: NDArray[np.float32], *, name: str) -> Measured:
+        """Return the layers, seen on one prepared picture (C, H, W)."""
+
+    def architecture(self) -> str:
+        """Return the SHA-256 of what the network does, weights left out."""
+
+    def tapped(
+        self, layers: Sequence[Layer], *, pool: Pool, start: Start | None
+    ) -> nn.Module:
+        """Return a module from a batch to a dict of pooled layers."""

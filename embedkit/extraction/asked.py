@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import cast
 
 import numpy as np
 
@@ -55,7 +54,7 @@ class Asked:
 
 def pool_of(one: Pass) -> Pool:
     """Return how the layers of a pass are pooled."""
-    return cast(Pool, one.pool)
+    return one.pool
 
 
 def network_parts(asked: Asked) -> dict[str, str]:

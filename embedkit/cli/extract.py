@@ -27,7 +27,7 @@ from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
     from embedkit.extraction.rounding import Dtype
-    from embedkit.networks.pooling import Pool
+    from embedkit.networks.pools import Pool
     from embedkit.store.store import Store
 
 

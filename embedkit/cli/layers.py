@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: embedkit layers resnet50 --weights none --pick stages")
 @click.argument("network")
 @click.option("--weights", default="default", help="default, none, or a file.")
-@click.option("--pick", default="all", help="all, stages, last, a name or a glob.")
+@click.option(
+    "--pick", default="all", help="all, stages, blocks, last, a name or a glob."
+)
 @common
 def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
     """List the layers of NETWORK: type, shape, size and cost, before any image is read."""
@@ -34,6 +36,8 @@ def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
                 name,
                 row["type"],
                 _shape(row["shape"]),
+                row["format"],
+                size(row["nbytes_full"]),
                 row["features"],
                 size(row["nbytes"]),
                 f"{row['flops'] / 1e9:.3f}",
@@ -44,9 +48,11 @@ def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
             "layer",
             "type",
             "shape",
+            "format",
+            ">whole",
             ">features",
-            ">per image",
-            ">GFLOP up to here",
+            ">pooled",
+            ">GFLOP",
         ),
     )
     line(f"{len(chosen)} layers, {size(int(chosen['nbytes'].sum()))} per image, pooled")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import cast
 
 import embedkit
 from embedkit.errors import InputError
@@ -13,7 +12,7 @@ from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.network import Network
-from embedkit.networks.pooling import Pool
+from embedkit.networks.pools import Pool
 from embedkit.planning.grid import choose_block
 from embedkit.store.identity import check_identity, identity_of
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
@@ -55,7 +54,7 @@ class Asked:
 
 def pool_of(one: Pass) -> Pool:
     """Return how the layers of a pass are pooled."""
-    return cast(Pool, one.pool)
+    return one.pool
 
 
 def network_parts(asked: Asked) -> dict[str, str]:

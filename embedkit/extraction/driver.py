@@ -30,7 +30,7 @@ from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
-from embedkit.networks.pooling import Pool
+from embedkit.networks.pools import Pool
 from embedkit.store.blocks import check_shards
 from embedkit.store.create import abandoned, create
 from embedkit.store.layout import add_passes

@@ -29,7 +29,8 @@ from embedkit.networks.hook_meter import HookMeter
 from embedkit.networks.identity import module_digest
 from embedkit.networks.layers import Layer
 from embedkit.networks.measure import Measured
-from embedkit.networks.pooling import Pool, pool_tap
+from embedkit.networks.pooling import pool_tap
+from embedkit.networks.pools import Pool
 from embedkit.networks.starts import Start
 from embedkit.networks.tracing import ONE_AT_A_TIME, measured_by
 
@@ -87,11 +88,15 @@ class HookProgram:
             return module_digest(self.module)
 
     def tapped(
-        self, layers: Sequence[Layer], *, pool: Pool, start: Start | None
+        self,
+        layers: Sequence[Layer],
+        *,
+        pools: Mapping[str, Pool],
+        start: Start | None,
     ) -> nn.Module:
         """Return a module that runs the network up to the last of the layers."""
         assert start is None  # nothing can be computed from a layer of such a network
-        return HookedTaps(self.module, layers, pool=pool)
+        return HookedTaps(self.module, layers, pools=pools)
 
 
 class HookedTaps(nn.Module):
@@ -103,17 +108,21 @@ class HookedTaps(nn.Module):
         In evaluation mode.
     layers : sequence of Layer
         What to tap.
-    pool : {"avg", "max", "flatten", "none"}
-        How taps are pooled.
+    pools : mapping of str to str
+        For each of them, how it is pooled, as `check_pool` spells it.
     """
 
     def __init__(
-        self, network: nn.Module, layers: Sequence[Layer], *, pool: Pool
+        self,
+        network: nn.Module,
+        layers: Sequence[Layer],
+        *,
+        pools: Mapping[str, Pool],
     ) -> None:
         super().__init__()
         self.network = network
         self._layers = {layer.name: layer for layer in layers}
-        self._pool = pool
+        self._pools = dict(pools)
 
     def forward(self, batch: Tensor) -> dict[str, Tensor]:
         """Run one batch.
@@ -158,7 +167,7 @@ class HookedTaps(nn.Module):
         if tuple(value.shape) != expected:
             found = f"gave shape {tuple(value.shape)} where {expected} was expected"
             raise _otherwise(name, found)
-        return pool_tap(value, layer.axes, pool=self._pool)
+        return pool_tap(value, layer.axes, pool=self._pools[name])
 
 
 def _otherwise(name: str, found: str) -> NetworkError:

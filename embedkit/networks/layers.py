@@ -1,19 +1,23 @@
-"""The layers of a network: their table, and what a user may call them. No tensors here."""
+"""The layers of a network: their table, their paths and stages. No tensors here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from embedkit.errors import NetworkError, did_you_mean
 from embedkit.networks.pooling import pooled_shape
 
-PRESETS = ("all", "last", "stages")
 _FLOAT32 = 4  # bytes
+_FORMATS = {
+    (3, (2, 3)): "NCHW",
+    (3, (1, 2)): "NHWC",
+    (2, (1,)): "NLC",
+    (1, ()): "NC",
+}
+_COLUMNS = ["type", "shape", "format", "features", "nbytes", "nbytes_full", "flops"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,11 @@ class Layer:
         return math.prod(pooled_shape(self.shape, axes=self.axes, pool="avg"))
 
     @property
+    def format(self) -> str:
+        """Axes of the batched value: NCHW, NHWC, NLC or NC; empty for any other."""
+        return _FORMATS.get((len(self.shape), self.axes), "")
+
+    @property
     def resolution(self) -> tuple[int, ...]:
         """Size along the positions: (H, W), (L,), or () where there is at most one."""
         sizes = tuple(self.shape[axis - 1] for axis in self.axes)
@@ -62,21 +71,23 @@ def layer_table(layers: Iterable[Layer]) -> pd.DataFrame:
     -------
     DataFrame
         Indexed by ``layer``, in execution order, with columns ``type``, ``shape``,
-        ``features``, ``nbytes`` (per image, average pooled, float32) and ``flops``
-        (cumulative; a multiplication and its addition count as two).
+        ``format`` (of its axes), ``features``, ``nbytes`` (per image, average pooled,
+        float32), ``nbytes_full`` (unpooled) and ``flops`` (cumulative; a multiplication
+        and its addition count as two).
     """
     rows = {
         layer.name: (
             layer.type,
             layer.shape,
+            layer.format,
             layer.features,
             layer.features * _FLOAT32,
+            math.prod(layer.shape) * _FLOAT32,
             layer.flops,
         )
         for layer in layers
     }
-    columns = ["type", "shape", "features", "nbytes", "flops"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=_COLUMNS)
     return table.rename_axis(index="layer")
 
 
@@ -149,73 +160,3 @@ def _module_depths(layers: Sequence[Layer]) -> dict[str, int]:
         if path not in functions:
             depths[name] = min(depths.get(name, path.count(".")), path.count("."))
     return depths
-
-
-def resolve_layers(
-    asked: str | Sequence[str], layers: Sequence[Layer], *, network: str
-) -> tuple[str, ...]:
-    """Return the canonical names for what a user asked.
-
-    Parameters
-    ----------
-    asked : str or sequence of str
-        Each one a preset (``"all"``, ``"last"``, ``"stages"``), a tap, the path of a
-        module (its last tap) or a pattern with ``*``, ``?`` or ``[``, which is compared
-        with whole tap names. A preset comes before a module of the same name.
-    layers : sequence of Layer
-        What there is, in execution order.
-    network : str
-        Its name, for messages.
-
-    Returns
-    -------
-    tuple of str
-        In execution order, without repetition.
-
-    Raises
-    ------
-    NetworkError
-        When nothing was asked, or something that is not there.
-    """
-    wanted = [asked] if isinstance(asked, str) else list(asked)
-    if not wanted:
-        message = f"no layer was asked of {network}: give a name, a list or 'stages'"
-        raise NetworkError(message)
-    chosen = {name for one in wanted for name in _resolve_one(one, layers, network)}
-    return tuple(layer.name for layer in layers if layer.name in chosen)
-
-
-def choose_layers(
-    asked: str | Sequence[str], layers: Sequence[Layer], *, network: str
-) -> list[Layer]:
-    """Return the layers that a user asked for, in execution order.
-
-    It is as `resolve_layers` has it, but a sequence of nothing but canonical names is
-    taken as it is, even where one of them is also the name of a preset: what was resolved
-    once always means the same layers.
-
-    Raises
-    ------
-    NetworkError
-        When nothing was asked, or something that is not there.
-    """
-    names = [] if isinstance(asked, str) else list(asked)
-    exact = names and {layer.name for layer in layers}.issuperset(names)
-    chosen = names if exact else resolve_layers(asked, layers, network=network)
-    wanted = frozenset(chosen)
-    return [layer for layer in layers if layer.name in wanted]
-
-
-def _resolve_one(asked: str, layers: Sequence[Layer], network: str) -> Iterable[str]:
-    names = [layer.name for layer in layers]
-    if asked in PRESETS:
-        return {"all": names, "last": names[-1:], "stages": stages(layers)}[asked]
-    aliases = module_aliases(names)
-    if asked in aliases:
-        return [aliases[asked]]
-    matched = [name for name in names if fnmatchcase(name, asked)]
-    if matched:
-        return matched
-    nearest = did_you_mean(asked, [*aliases, *PRESETS])
-    message = f"network {network} has no layer {asked!r}. {nearest}"
-    raise NetworkError(message)

@@ -22,6 +22,7 @@ Weights = str | os.PathLike[str] | None
 Loaded: TypeAlias = tuple[nn.Module, Transform]
 
 _BUNDLED = "embedkit/digits"
+_TIMM = "timm/"
 _SEED = 0
 _NONE = "none"
 
@@ -40,8 +41,9 @@ def load_network(
     network : str or Module
         ``"embedkit/digits"``, which comes with embedkit; the name of any classification
         network of torchvision, such as ``"resnet50"``, where
-        ``"resnet50.IMAGENET1K_V1"`` chooses among its weights; or a module of your own,
-        of which a copy is made.
+        ``"resnet50.IMAGENET1K_V1"`` chooses among its weights; ``"timm/"`` and the name
+        of a network of timm, such as ``"timm/vit_tiny_patch16_224"``; or a module of
+        your own, of which a copy is made.
     weights : "default", "none", path or None, default "default"
         ``"default"``: those of the name (downloaded once), or those a module holds. A
         path: a state dict in a .pt, .pth or .safetensors file, which has to fit exactly.
@@ -68,7 +70,8 @@ def load_network(
     NetworkError
         When the name is unknown, or the weights cannot be downloaded, read or loaded.
     MissingDependencyError
-        When torchvision is missing or does not fit the installed PyTorch.
+        When torchvision is missing or does not fit the installed PyTorch, or when a
+        network of timm is asked for without the extra ``timm``.
 
     Examples
     --------
@@ -81,8 +84,7 @@ def load_network(
         own, bound = _load_module(network, weights=file, transform=transform)
         return Network(own, name=called or type(network).__name__, transform=bound)
     asked = _asked(network)
-    load = _load_digits if asked == _BUNDLED else _load_torchvision
-    module, bound = load(asked, weights=file, transform=transform)
+    module, bound = _loader(asked)(asked, weights=file, transform=transform)
     return Network(
         module,
         name=called or asked,
@@ -90,6 +92,12 @@ def load_network(
         asked=asked,
         weights=_source(file),
     )
+
+
+def _loader(asked: str) -> Callable[..., Loaded]:
+    if asked == _BUNDLED:
+        return _load_digits
+    return _load_timm if asked.startswith(_TIMM) else _load_torchvision
 
 
 def _checked_name(name: object) -> str:
@@ -159,7 +167,7 @@ def _load_torchvision(
         nearest = did_you_mean(asked, [*known, _BUNDLED])
         message = (
             f"there is no network {asked!r} in torchvision or embedkit. {nearest} "
-            "Any other can be passed as a torch.nn.Module with transform="
+            "Those of timm begin with 'timm/'. Any other can be passed as a torch.nn.Module with transform="
         )
         raise NetworkError(message)
     entry = adapter.find_weights(name, variant if dot else "DEFAULT")
@@ -171,6 +179,17 @@ def _load_torchvision(
             state = adapter.modern_keys(name, read_weights(weights))
             load_strictly(module, state, name=asked, source=weights)
     return module, transform or adapter.transform_of(entry)
+
+
+def _load_timm(asked: str, *, weights: Weights, transform: Transform | None) -> Loaded:
+    from embedkit.networks import timm_adapter as adapter
+
+    name = adapter.check_name(asked)
+    make = adapter.download if weights == "default" else adapter.build
+    module = _random(lambda: make(name))
+    if weights is not None and weights != "default":
+        load_strictly(module, read_weights(weights), name=asked, source=weights)
+    return module, transform or adapter.transform_of(module)
 
 
 def _random(make: Callable[[], nn.Module]) -> nn.Module:

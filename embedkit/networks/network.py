@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import cached_property
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from embedkit.errors import InputError, NetworkError, did_you_mean
+from embedkit.errors import NetworkError
 from embedkit.files.files import Files
+from embedkit.networks.blocks import block_taps
+from embedkit.networks.choice import (
+    LayerChoice,
+    choose_layers,
+    resolve_layers,
+    resolve_pools,
+)
+from embedkit.networks.describe import described
 from embedkit.networks.hooks import HookProgram
 from embedkit.networks.identity import combine, describe_transform
-from embedkit.networks.layers import (
-    Layer,
-    choose_layers,
-    layer_table,
-    module_aliases,
-    resolve_layers,
-)
+from embedkit.networks.layers import Layer, layer_table, module_aliases
 from embedkit.networks.measure import Measured
-from embedkit.networks.pooling import Pool
+from embedkit.networks.pools import Pool
 from embedkit.networks.prepare import Transform, prepared
 from embedkit.networks.program import Program
 from embedkit.networks.spool_file import Spooled, write_spool
@@ -118,10 +120,7 @@ class Network:
     def layers(self) -> pd.DataFrame:
         """Every layer that can be tapped, in execution order.
 
-        Indexed by ``layer``. Columns: ``type`` (of the module or function), ``shape``
-        (of one image's value), ``features`` (after average pooling), ``nbytes`` (of
-        these as float32) and ``flops`` (floating point operations of one image's forward
-        pass up to and with this layer; multiply and add are two).
+        See `embedkit.networks.layers.layer_table` for its columns.
         """
         return layer_table(self._measured.layers)
 
@@ -131,6 +130,10 @@ class Network:
         paths = {path for path, _ in self._module.named_modules()}
         found = module_aliases([layer.name for layer in self._measured.layers])
         return {path: name for path, name in found.items() if path in paths}
+
+    @cached_property
+    def _blocks(self) -> tuple[str, ...]:
+        return tuple(block_taps(self._module, self._measured.layers))
 
     @cached_property
     def identity_parts(self) -> dict[str, str]:
@@ -146,16 +149,19 @@ class Network:
         """SHA-256 of `identity_parts`, as hexadecimal digits."""
         return combine(self.identity_parts)
 
-    def resolve(self, layers: str | Sequence[str] = "stages") -> tuple[str, ...]:
+    def resolve(self, layers: LayerChoice = "stages") -> tuple[str, ...]:
         """Return the canonical names of the layers asked for.
 
         Parameters
         ----------
-        layers : str or sequence of str, default "stages"
+        layers : str, sequence of str or callable, default "stages"
             Taps (``"layer1.0.relu_1"``), modules (``"layer4"``: its last tap), patterns
-            (``"*.add"``), or presets: ``"all"``, ``"last"``, and ``"stages"`` for one
-            tap of each spatial resolution and the last vector (defined in
-            `embedkit.networks.layers.stages`). A sequence may mix them.
+            (``"*.add"``), or presets: ``"all"``, ``"last"``, ``"stages"`` for one tap of
+            each spatial resolution and the last vector (defined in
+            `embedkit.networks.layers.stages`), and ``"blocks"`` for one tap of each
+            repeated building block (`embedkit.networks.blocks.block_taps`). A sequence
+            may mix them. A callable is given every row of `layers` and returns whether
+            to take it.
 
         Returns
         -------
@@ -167,7 +173,37 @@ class Network:
         NetworkError
             When there is no such layer.
         """
-        return resolve_layers(layers, self._measured.layers, network=self.name)
+        return resolve_layers(
+            layers, self._measured.layers, network=self.name, blocks=self._blocks
+        )
+
+    def resolve_pools(
+        self, pool: Pool | Mapping[str, Pool], layers: LayerChoice = "stages"
+    ) -> dict[str, Pool]:
+        """Return how each of the layers asked for is pooled.
+
+        `pool` and `layers` are as for `taps`.
+
+        Returns
+        -------
+        dict of str to str
+            From canonical names, in execution order, to canonical pools (see
+            `embedkit.networks.pools.check_pool`).
+
+        Raises
+        ------
+        NetworkError
+            When there is no such layer.
+        InputError
+            When there is no such pool, no pool for some layer, or one that does not fit.
+        """
+        return resolve_pools(
+            pool,
+            self._chosen(layers),
+            layers=self._measured.layers,
+            network=self.name,
+            blocks=self._blocks,
+        )
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """Return an image as the network takes it.
@@ -191,19 +227,22 @@ class Network:
 
     def taps(
         self,
-        layers: str | Sequence[str],
+        layers: LayerChoice,
         *,
-        pool: Pool = "avg",
+        pool: Pool | Mapping[str, Pool] = "avg",
         start: str | None = None,
     ) -> TapGraph:
         """Return the network as a function from batches to pooled layers.
 
         Parameters
         ----------
-        layers : str or sequence of str
+        layers : str, sequence of str or callable
             As for `resolve`, but canonical names alone are taken as they are.
-        pool : {"avg", "max", "flatten", "none"}, default "avg"
-            How the value of a layer is pooled for one image.
+        pool : str or mapping of str to str, default "avg"
+            How the value of a layer is pooled for one image: a text as
+            `embedkit.networks.pools.check_pool` describes them, or several for layers
+            named as for `resolve`, such as ``{"layer4": "none", "*": "avg"}``. The first
+            key that fits a layer counts.
         start : str, optional
             A canonical name: `TapGraph.forward` then takes what that layer gives with
             pool ``"none"``, instead of pictures.
@@ -218,25 +257,24 @@ class Network:
         NetworkError
             When there is no such layer.
         InputError
-            When there is no such pool, or when `start` is not enough for some layer.
+            When there is no such pool, no pool for some layer or one that does not fit
+            it, or when `start` is not enough for some layer.
         """
-        if pool not in get_args(Pool):
-            message = f"there is no pool {pool!r}. {did_you_mean(pool, get_args(Pool))}"
-            raise InputError(message)
         chosen = self._chosen(layers)
+        pools = self.resolve_pools(pool, [layer.name for layer in chosen])
         if start is None:
-            return TapGraph(self._program, chosen, pool=pool)
+            return TapGraph(self._program, chosen, pools=pools)
         begin = demand_start(self._measured, start, chosen, network=self.name)
-        return TapGraph(self._program, chosen, pool=pool, start=begin)
+        return TapGraph(self._program, chosen, pools=pools, start=begin)
 
-    def can_start(self, start: str, layers: str | Sequence[str]) -> bool:
+    def can_start(self, start: str, layers: LayerChoice) -> bool:
         """Tell whether layers can be computed from the unpooled value of another.
 
         Parameters
         ----------
         start : str
             The canonical name of a layer.
-        layers : str or sequence of str
+        layers : str, sequence of str or callable
             As for `taps`. `start` itself is never possible.
 
         Returns
@@ -252,8 +290,10 @@ class Network:
         seen, chosen = self._measured, self._chosen(layers)
         return find_start(seen, start, chosen, network=self.name) is not None
 
-    def _chosen(self, layers: str | Sequence[str]) -> list[Layer]:
-        return choose_layers(layers, self._measured.layers, network=self.name)
+    def _chosen(self, layers: LayerChoice) -> list[Layer]:
+        return choose_layers(
+            layers, self._measured.layers, network=self.name, blocks=self._blocks
+        )
 
     def spool(self, files: Files) -> Spooled:
         """Write the network to a file, for `load_spooled` in other processes.
@@ -272,18 +312,13 @@ class Network:
             return write_spool((self._module, self.transform, self.name), files)
 
     def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self._module.parameters())
-        size = "×".join(map(str, self._probe.shape))
-        return (
-            f"{self.name} · {len(self._measured.layers)} layers · {_human(count)} parameters "
-            f"· input {size}{self._remark}"
+        return described(
+            self.name,
+            layers=len(self._measured.layers),
+            parameters=sum(each.numel() for each in self._module.parameters()),
+            input_shape=self.input_shape,
+            untraced=self._program.reason,
         )
-
-    @property
-    def _remark(self) -> str:
-        if self.traced:
-            return ""
-        return f" · not traceable: {self._program.reason}; layers are module calls"
 
 
 def _program_of(module: nn.Module, name: str) -> Program:
@@ -291,10 +326,3 @@ def _program_of(module: nn.Module, name: str) -> Program:
         return GraphProgram(traced=trace(module, name=name))
     except NetworkError as error:
         return HookProgram(module=module, reason=one_line(error.__cause__ or error))
-
-
-def _human(count: int) -> str:
-    for size, unit in ((10**9, " G"), (10**6, " M"), (10**3, " k")):
-        if count >= size:
-            return f"{count / size:.1f}{unit}"
-    return str(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 
 from embedkit.networks.layers import Layer
 from embedkit.networks.measure import Measured
-from embedkit.networks.pooling import Pool
+from embedkit.networks.pools import Pool
 from embedkit.networks.starts import Start
 
 
@@ -33,6 +33,10 @@ class Program(Protocol):
         """Return the SHA-256 of what the network does, weights left out."""
 
     def tapped(
-        self, layers: Sequence[Layer], *, pool: Pool, start: Start | None
+        self,
+        layers: Sequence[Layer],
+        *,
+        pools: Mapping[str, Pool],
+        start: Start | None,
     ) -> nn.Module:
-        """Return a module from a batch to a dict of pooled layers."""
+        """Return a module from a batch to a dict of layers, each pooled by its pool."""

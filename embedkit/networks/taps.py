@@ -16,10 +16,12 @@ Learning in Python", MLSys 2022 (the graph and its interpreter).
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,8 +32,10 @@ from embedkit.errors import InputError, NetworkError
 from embedkit.networks.identity import architecture_digest
 from embedkit.networks.layers import Layer
 from embedkit.networks.measure import Measured
-from embedkit.networks.pooling import Pool, pool_tap, pooled_shape
+from embedkit.networks.pooling import pool_tap, pooled_shape
+from embedkit.networks.pools import Pool, projection_of
 from embedkit.networks.program import Program
+from embedkit.networks.projection import matrix
 from embedkit.networks.starts import Start
 from embedkit.networks.tracing import ONE_AT_A_TIME, Traced, measure
 
@@ -42,7 +46,7 @@ BACKEND = "torch"
 def tap_graph(
     traced: Traced,
     axes: Mapping[str, tuple[int, ...]],
-    pool: Pool,
+    pools: Mapping[str, Pool],
     start: Start | None = None,
 ) -> fx.Graph:
     """Return the network's graph with taps in it, cut off behind the last of them.
@@ -53,8 +57,8 @@ def tap_graph(
         The network.
     axes : mapping of str to tuple of int
         For each layer to tap, the axes of its value that are positions.
-    pool : {"avg", "max", "flatten", "none"}
-        How taps are pooled.
+    pools : mapping of str to str
+        For each of these layers, how it is pooled, as `check_pool` spells it.
     start : Start, optional
         Where to start from instead of the network's input.
 
@@ -77,7 +81,8 @@ def tap_graph(
         layer = traced.names.get(node.name, "")
         if layer in axes:
             arguments = (copies[node], axes[layer])
-            taps[layer] = graph.call_function(pool_tap, arguments, {"pool": pool})
+            how: dict[str, Any] = {"pool": pools[layer]}
+            taps[layer] = graph.call_function(pool_tap, arguments, how)
         if len(taps) == len(axes):
             break
     graph.output(dict(taps))
@@ -108,11 +113,15 @@ class GraphProgram:
         return architecture_digest(self.traced)
 
     def tapped(
-        self, layers: Sequence[Layer], *, pool: Pool, start: Start | None
+        self,
+        layers: Sequence[Layer],
+        *,
+        pools: Mapping[str, Pool],
+        start: Start | None,
     ) -> nn.Module:
         """Return the graph with taps in it, as a module."""
         axes = {layer.name: layer.axes for layer in layers}
-        graph = tap_graph(self.traced, axes, pool, start)
+        graph = tap_graph(self.traced, axes, pools, start)
         return fx.GraphModule(self.traced.module, graph).eval()
 
 
@@ -125,8 +134,8 @@ class TapGraph:
         The network.
     layers : sequence of Layer
         What to tap, in execution order.
-    pool : {"avg", "max", "flatten", "none"}
-        How taps are pooled.
+    pools : mapping of str to str
+        For each of them, how it is pooled, as `check_pool` spells it.
     start : Start, optional
         Where to start from instead of the network's input.
 
@@ -134,8 +143,8 @@ class TapGraph:
     ----------
     layers : tuple of str
         Canonical names in execution order.
-    pool : str
-        How taps are pooled.
+    pools : dict of str to str
+        How each layer is pooled.
     shapes : dict of str to tuple of int
         What `forward` returns for one image of each layer.
     start : str or None
@@ -162,22 +171,39 @@ class TapGraph:
         program: Program,
         layers: Sequence[Layer],
         *,
-        pool: Pool,
+        pools: Mapping[str, Pool],
         start: Start | None = None,
     ) -> None:
         self.layers = tuple(layer.name for layer in layers)
-        self.pool = pool
+        self.pools = {layer: pools[layer] for layer in self.layers}
         self.shapes = {
-            layer.name: pooled_shape(layer.shape, axes=layer.axes, pool=pool)
+            layer.name: pooled_shape(
+                layer.shape,
+                axes=layer.axes,
+                pool=pools[layer.name],
+                layer=layer.name,
+            )
             for layer in layers
         }
+        self._sizes = {layer.name: math.prod(layer.shape) for layer in layers}
         self.start = None if start is None else start.layer.name
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._start = start
-        module = program.tapped(layers, pool=pool, start=start)
+        module = program.tapped(layers, pools=self.pools, start=start)
         if self.device != "cpu":  # a copy: the network itself stays where it is
             module = copy.deepcopy(module).to(self.device)
         self._module = module
+
+    @cached_property
+    def _matrices(self) -> list[Tensor]:
+        """What the graph projects with: as long as it is held, nobody draws it again."""
+        found = {name: projection_of(pool) for name, pool in self.pools.items()}
+        device = torch.zeros((), device=self.device).device  # "cuda" has a number there
+        return [
+            matrix(projection, self._sizes[name], device=device)
+            for name, projection in found.items()
+            if projection is not None
+        ]
 
     def forward(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Run one batch. Threads of a process take turns.
@@ -205,6 +231,7 @@ class TapGraph:
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
             # A copy even on the CPU: the first thing a network does may be in place.
             values = torch.tensor(batch, device=self.device)
+            _ = self._matrices
             if self._start is not None:
                 values = self._start.layout.restore(values)
             taps = self._module(values)
@@ -245,9 +272,8 @@ class TapGraph:
     def __repr__(self) -> str:
         count = len(self.layers)
         begin = "" if self.start is None else f"from {self.start!r}, "
-        return (
-            f"<TapGraph: {begin}{count} layers, pool {self.pool!r}, on {self.device}>"
-        )
+        pools = ", ".join(map(repr, dict.fromkeys(self.pools.values())))
+        return f"<TapGraph: {begin}{count} layers, pool {pools}, on {self.device}>"
 
 
 def _exact_convolutions() -> AbstractContextManager[None]:

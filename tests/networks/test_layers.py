@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from embedkit.errors import NetworkError
+from embedkit.networks.choice import resolve_layers
 from embedkit.networks.layers import (
     Layer,
     layer_table,
     module_aliases,
-    resolve_layers,
     stages,
 )
 
@@ -128,11 +128,21 @@ def test_table():
     table = layer_table(
         [layer("conv", (8, 4, 4), flops=10), layer("tokens", (5, 6)), layer("fc", (3,))]
     )
-    assert list(table.columns) == ["type", "shape", "features", "nbytes", "flops"]
+    assert list(table.columns) == [
+        "type",
+        "shape",
+        "format",
+        "features",
+        "nbytes",
+        "nbytes_full",
+        "flops",
+    ]
     assert table.index.name == "layer"
     assert list(table.index) == ["conv", "tokens", "fc"]
     assert table["features"].tolist() == [8, 6, 3]
     assert table["nbytes"].tolist() == [32, 24, 12]
+    assert table["nbytes_full"].tolist() == [8 * 4 * 4 * 4, 5 * 6 * 4, 12]
+    assert table["format"].tolist() == ["NCHW", "NLC", "NC"]
     assert table.loc["conv", "shape"] == (8, 4, 4)
     assert table["features"].dtype == table["flops"].dtype == "int64"
 
@@ -143,6 +153,7 @@ def test_features_of_odd_ranks():
         name="v", type="X", is_module=True, shape=(2, 3, 4, 5), axes=(), flops=0
     )
     assert video.features == 120
+    assert video.format == ""
     assert video.resolution == ()
     assert layer("avgpool", (16, 1, 1)).resolution == ()
     assert layer("conv", (16, 1, 2)).resolution == (1, 2)

@@ -79,8 +79,9 @@ def test_identity_is_the_same_in_another_process(run_python):
 
 
 def test_weights_from_a_file(tmp_path):
-    """A state dict is loaded; another seed's weights are really another's."""
+    """The weights are those of the state dict, not the random ones."""
     module = timm.create_model("resnet10t", pretrained=False)
+    module.conv1[0].weight.data.add_(1)
     torch.save(module.state_dict(), tmp_path / "w.pt")
     network = load_network("timm/resnet10t", weights=tmp_path / "w.pt")
     random = load_network("timm/resnet10t", weights=None)

@@ -29,8 +29,8 @@ TOKENS = ("cls", "tokens_avg")
 
 _PROJECTION = "random_projection"
 _CALL = re.compile(
-    rf"{_PROJECTION}\(\s*(?:k\s*=\s*)?(\d{1, 18})\s*(?:,\s*(?:seed\s*=\s*)?(\d{1, 18})\s*)?\)",
-    re.ASCII,
+    r"random_projection\(\s*(?:k\s*=\s*)?([0-9]{1,18})\s*"
+    r"(?:,\s*(?:seed\s*=\s*)?([0-9]{1,18})\s*)?\)"
 )
 
 

@@ -27,7 +27,6 @@ from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
     from embedkit.extraction.rounding import Dtype
-    from embedkit.networks.pools import Pool
     from embedkit.store.store import Store
 
 
@@ -48,13 +47,14 @@ if TYPE_CHECKING:
     "-l",
     "--layers",
     multiple=True,
-    help="all, stages, last, a name or a glob; may repeat.  [default: stages]",
+    help="all, blocks, stages, last, a name or a glob; may repeat.  [default: stages]",
 )
 @click.option(
     "--pool",
-    type=click.Choice(("avg", "max", "flatten", "none")),
-    default="avg",
-    show_default=True,
+    "pools",
+    multiple=True,
+    help="avg, max, gem, avg2x2, max2x2, cls, tokens_avg, flatten, none or "
+    "'random_projection(64)'; LAYER=POOL for some layers alone.  [default: avg]",
 )
 @click.option(
     "--dtype",
@@ -100,7 +100,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     networks: tuple[str, ...],
     weights: str,
     layers: tuple[str, ...],
-    pool: Pool,
+    pools: tuple[str, ...],
     dtype: Dtype,
     out: str,
     path_column: str | None,
@@ -134,7 +134,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
             nets,
             out,
             layers=wanted(layers),
-            pool=pool,
+            pool=pooled(pools),
             dtype=dtype,
             batch_size=batch_size,
             update=update,
@@ -162,6 +162,20 @@ def wanted(layers: tuple[str, ...]) -> str | list[str]:
     if not layers:
         return "stages"
     return layers[0] if len(layers) == 1 else list(layers)
+
+
+def pooled(pools: tuple[str, ...]) -> str | dict[str, str]:
+    """Return ways of pooling as `embedkit.extract` takes them: one, or by layer."""
+    given: dict[str, str] = {}
+    for each in pools:
+        layer, mark, _ = each.partition("(")[0].rpartition("=")
+        key = layer if mark else "*"
+        if key in given:
+            message = f"--pool is given twice for {key!r}: {given[key]!r} and {each!r}"
+            raise click.UsageError(message)
+        given[key] = each[len(layer) + len(mark) :]
+    rest = given.pop("*", "avg")
+    return {**given, "*": rest} if given else rest
 
 
 def report(store: Store, *, seconds: float) -> None:

@@ -32,8 +32,8 @@ class Asked:
         Which network.
     layers : tuple of str
         Which taps, in execution order.
-    pool : Pool
-        How they are pooled.
+    pools : mapping of str to str
+        How each of them is pooled, spelled as `check_pool` does.
     batch_size : int
         Images per forward pass, for a network that the store does not have yet.
     update : bool
@@ -45,16 +45,11 @@ class Asked:
     images: ImageSet
     network: Network
     layers: tuple[str, ...]
-    pool: Pool
+    pools: Mapping[str, Pool]
     batch_size: int
     dtype: Dtype = "float32"
     update: bool = False
     add_network: bool = False
-
-
-def pool_of(one: Pass) -> Pool:
-    """Return how the layers of a pass are pooled."""
-    return one.pool
 
 
 def network_parts(asked: Asked) -> dict[str, str]:
@@ -120,9 +115,9 @@ def _draft(schema: StoreSchema, asked: Asked, *, where: str) -> _Draft | None:
     name = name_in_store(schema, asked, where=where)
     mine = [one for one in schema.passes if one.network == name]
     stored = {spec.tap: spec for one in mine for spec in one.layers}
-    wanted = {"pool": asked.pool, "dtype": asked.dtype}
     for spec in (spec for tap, spec in stored.items() if tap in asked.layers):
         found = {"pool": spec.pool, "dtype": spec.dtype}
+        wanted = {"pool": asked.pools[spec.tap], "dtype": asked.dtype}
         check_identity(found, wanted, where=where)
     missing = tuple(tap for tap in asked.layers if tap not in stored)
     if not missing:
@@ -194,7 +189,7 @@ class _Draft:
         batch_size: int | None = None,
     ) -> _Draft:
         """Return the draft of a pass over some layers."""
-        taps = asked.network.taps(layers, pool=asked.pool)
+        taps = asked.network.taps(layers, pool=_of(asked.pools, layers))
         return cls(
             asked=asked,
             network=network,
@@ -221,7 +216,7 @@ def _pass(draft: _Draft, *, block: int) -> Pass:
     parts = {
         **network_parts(asked),
         "layers": " ".join(spec.tap for spec in draft.specs),
-        "pool": asked.pool,
+        "pool": _told(draft.specs),
         "dtype": asked.dtype,
         "batch_size": str(size),
     }
@@ -233,7 +228,21 @@ def _pass(draft: _Draft, *, block: int) -> Pass:
         identity=identity_of(parts),
         parts=parts,
         tolerance=draft.tolerance,
-        about=_about(asked.network, asked.pool),
+        about=_about(asked.network, _told(draft.specs)),
+    )
+
+
+def _of(pools: Mapping[str, Pool], layers: Sequence[str]) -> dict[str, Pool]:
+    return {layer: pools[layer] for layer in layers}
+
+
+def _told(specs: Sequence[LayerSpec]) -> str:
+    """Say how layers are pooled: in one word, or each for itself."""
+    pools = dict.fromkeys(spec.pool for spec in specs)
+    return (
+        next(iter(pools))
+        if len(pools) == 1
+        else " ".join(f"{spec.tap}={spec.pool}" for spec in specs)
     )
 
 
@@ -248,7 +257,7 @@ def _layer_spec(
         type=str(network.layers["type"][tap]),
         shape=tuple(shape),
         dtype=asked.dtype,
-        pool=asked.pool,
+        pool=asked.pools[tap],
         aliases=tuple(f"{prefix}{path}" for path in paths if path != tap),
     )
 

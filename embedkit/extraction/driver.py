@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from embedkit.config import settings
 from embedkit.errors import CorruptStore, InputError, StoreError
@@ -28,6 +28,7 @@ from embedkit.extraction.run import Progress, fill, writing
 from embedkit.files.files import Files, files_at
 from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
+from embedkit.networks.choice import LayerChoice
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
@@ -42,16 +43,14 @@ from embedkit.store.table import to_dataset
 if TYPE_CHECKING:
     from torch import nn
 
-Layers: TypeAlias = str | Sequence[str]
-
 
 def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     images: ImageSet | Any,
     network: Network | str | nn.Module | Sequence[Network | str | nn.Module],
     path: str | os.PathLike[str],
     *,
-    layers: Layers | Mapping[str, Layers] = "stages",
-    pool: Pool = "avg",
+    layers: LayerChoice | Mapping[str, LayerChoice] = "stages",
+    pool: Pool | Mapping[str, Pool] = "avg",
     dtype: Dtype = "float32",
     batch_size: int | None = None,
     update: bool = False,
@@ -76,13 +75,19 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     path : path or URL
         The store: a folder, made with its parents, or ``s3://bucket/name``; extended
         where it exists.
-    layers : str or sequence of str, default "stages"
-        ``"all"``, ``"stages"``, ``"last"``, names, module paths or globs; see
+    layers : str, sequence of str or callable, default "stages"
+        ``"all"``, ``"blocks"``, ``"stages"``, ``"last"``, names, module paths, globs, or
+        a function that is given each row of `Network.layers`; see
         `Network.resolve`. Layers that the store has besides them stay. For several
         networks also a mapping from their names.
-    pool : {"avg", "max", "flatten", "none"}, default "avg"
-        How an activation becomes features: mean or maximum over positions, everything
-        in one row, or as it is.
+    pool : str or mapping of str to str, default "avg"
+        How an activation becomes features: ``"avg"``, ``"max"`` or ``"gem"`` over
+        positions, ``"avg2x2"`` or ``"max2x2"`` over the four parts of a map, ``"cls"``
+        or ``"tokens_avg"`` of tokens, ``"random_projection(k)"`` to k numbers,
+        ``"flatten"`` for everything in one row, or ``"none"`` for the map as it is (see
+        `embedkit.networks.pools.check_pool`). Or one for each layer by name, module or
+        glob, such as ``{"layer4": "none", "*": "avg"}``, where the first that fits
+        counts.
     dtype : {"float32", "float16"}, default "float32"
         What layers are stored as. A number that float16 cannot hold is an error; the
         largest difference that rounding made to a layer is in ``info()``.
@@ -130,19 +135,20 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     if size < 1:
         message = f"batch_size is {size}: give 1 or more"
         raise InputError(message)
-    looks = [
-        Asked(
+    looks = []
+    for net in nets:
+        chosen = net.resolve(_layers_of(layers, net.name))
+        asked = Asked(
             images=image_set,
             network=net,
-            layers=net.resolve(_layers_of(layers, net.name)),
-            pool=pool,
+            layers=chosen,
+            pools=net.resolve_pools(pool, chosen),
             batch_size=size,
             dtype=dtype,
             update=update,
             add_network=add_network or len(nets) > 1,
         )
-        for net in nets
-    ]
+        looks.append(asked)
     files = files_at(path)
     with writing(files):
         return _extracted(files, looks, on_progress)
@@ -167,7 +173,9 @@ def _networks(given: Any) -> list[Network]:
     raise InputError(message)
 
 
-def _layers_of(layers: Layers | Mapping[str, Layers], name: str) -> Layers:
+def _layers_of(
+    layers: LayerChoice | Mapping[str, LayerChoice], name: str
+) -> LayerChoice:
     """Return the layers asked of a network."""
     if not isinstance(layers, Mapping):
         return layers

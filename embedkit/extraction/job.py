@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from embedkit.extraction.asked import pool_of
 from embedkit.extraction.compute import Given, Look
 from embedkit.files.files import files_at
 from embedkit.images.source import Source
@@ -94,7 +93,7 @@ def _look(schema: StoreSchema, part: Part) -> Look:
         network=network,
         taps=network.taps(
             [spec.tap for spec in one.layers],
-            pool=pool_of(one),
+            pool=one.pools,
             start=None if begin_at is None else begin_at.tap,
         ),
         input_shape=network.input_shape if begin_at is None else begin_at.shape,

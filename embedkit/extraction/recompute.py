@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import SourceError
-from embedkit.extraction.asked import pool_of
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.store import arrays, blocks
@@ -70,7 +69,7 @@ def recompute(
     error : float
         The largest difference, relative to the largest magnitude of the stored row.
     """
-    taps = network.taps([spec.tap for spec in one.layers], pool=pool_of(one))
+    taps = network.taps([spec.tap for spec in one.layers], pool=one.pools)
     findings: list[Finding] = []
     largest = 0.0
     for part in _parts(rows, one.batch_size):

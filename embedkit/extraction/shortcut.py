@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import SourceError
-from embedkit.extraction.asked import pool_of
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.store.arrays import read, read_text
@@ -58,8 +57,8 @@ def cheaper_start(
     if not good.any() or not np.isfinite(maps[good]).all():
         return None
     taps = [each.tap for each in one.layers]
-    whole = network.taps(taps, pool=pool_of(one))
-    tail = network.taps(taps, pool=pool_of(one), start=spec.tap)
+    whole = network.taps(taps, pool=one.pools)
+    tail = network.taps(taps, pool=one.pools, start=spec.tap)
     shape = network.input_shape
 
     def from_images() -> dict[str, npt.NDArray[np.float32]]:
@@ -87,9 +86,9 @@ def _deepest(store: Store, network: Network, one: Pass) -> LayerSpec | None:
     usable = [
         spec
         for other in store.schema.passes
-        if other.network == one.network and other.pool == "none" and other != one
+        if other.network == one.network and other != one
         for spec in other.layers
-        if spec.dtype == "float32"  # what the network computed, bit by bit
+        if (spec.pool, spec.dtype) == ("none", "float32")  # every bit of it
         and network.can_start(spec.tap, taps)
         and len(store.commits(other)) == len(store.schema.grid(other))
     ]

@@ -80,7 +80,7 @@ class Pass:
     network : str
         What the store calls the network.
     layers : tuple of LayerSpec
-        In the network's order; all have one way of pooling.
+        In the network's order.
     block, batch_size : int
         Rows per task and shard, images per forward pass.
     identity : str
@@ -109,9 +109,9 @@ class Pass:
         return self.identity[:16]
 
     @property
-    def pool(self) -> str:
-        """How its layers are pooled."""
-        return self.layers[0].pool
+    def pools(self) -> dict[str, str]:
+        """How its layers are pooled, by tap."""
+        return {spec.tap: spec.pool for spec in self.layers}
 
     @property
     def row_bytes(self) -> int:

@@ -325,3 +325,17 @@ def test_a_terminal_without_the_characters_still_gets_the_table(store):
 
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
+
+
+def test_pools_by_layer(run, digits, tmp_path):
+    """One for the rest, and others for layers by name; two for one are refused."""
+    out = tmp_path / "d.zarr"
+    call = ("extract", digits, "-n", "embedkit/digits", "-o", out, "--workers", 0)
+    pools = ("--pool", "max", "--pool", "stage1=random_projection(4, seed=2)")
+
+    found = run(*call, *pools, "--json").json["layers"]
+
+    assert found["stage1.relu_1"]["shape"] == [4]
+    assert ek.open_store(out).layers.loc["stage2.relu_1", "pool"] == "max"
+    twice = run(*call, "--pool", "avg", "--pool", "max", expect=2)
+    assert "given twice for '*': 'avg' and 'max'" in twice.err

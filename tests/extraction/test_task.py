@@ -31,11 +31,12 @@ def prepared(tmp_path, images, network):
     with ExitStack() as stack:
 
         def prepare(net=network, *, batch=8, threads=2, layers="all"):
+            chosen = net.resolve(layers)
             asked = Asked(
                 images=images,
                 network=net,
-                layers=net.resolve(layers),
-                pool="avg",
+                layers=chosen,
+                pools=net.resolve_pools("avg", chosen),
                 batch_size=batch,
             )
             files = files_at(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr")

@@ -14,6 +14,13 @@ from torch import Tensor, nn
 
 from embedkit.errors import InputError, NetworkError, did_you_mean
 from embedkit.files.files import Files
+from embedkit.networks.backends import (
+    Backend,
+    channels_last,
+    check_backend,
+    make_taps,
+    takes_channels_last,
+)
 from embedkit.networks.identity import (
     architecture_digest,
     combine,
@@ -31,7 +38,7 @@ from embedkit.networks.pooling import Pool
 from embedkit.networks.spool_file import Spooled, write_spool
 from embedkit.networks.starts import demand_start, find_start
 from embedkit.networks.taps import BACKEND, TapGraph
-from embedkit.networks.tracing import measure, trace
+from embedkit.networks.tracing import Traced, measure, trace
 from embedkit.networks.weights import weights_digest
 
 Transform: TypeAlias = Callable[[Image.Image], Tensor]
@@ -110,6 +117,14 @@ class Network:
     @cached_property
     def _measured(self) -> Measured:
         return measure(self._traced, self._probe, name=self.name)
+
+    @cached_property
+    def _channels_last(self) -> Traced:
+        return channels_last(self._traced)
+
+    @cached_property
+    def _measured_channels_last(self) -> Measured:
+        return measure(self._channels_last, self._probe, name=self.name)
 
     @property
     def _layers(self) -> tuple[Layer, ...]:
@@ -208,6 +223,7 @@ class Network:
         *,
         pool: Pool = "avg",
         start: str | None = None,
+        backend: Backend = "torch",
     ) -> TapGraph:
         """Return the network as a function from batches to pooled layers.
 
@@ -220,6 +236,10 @@ class Network:
         start : str, optional
             A canonical name: `TapGraph.forward` then takes what that layer gives with
             pool ``"none"``, instead of pictures.
+        backend : str, default "torch"
+            What executes the graph, one of `embedkit.networks.backends.BACKENDS`:
+            ``"torch"`` is the reference, the others are faster in some places and right
+            within their `tolerance` (see `embedkit.networks.choice.choose_backend`).
 
         Returns
         -------
@@ -231,16 +251,28 @@ class Network:
         NetworkError
             When there is no such layer.
         InputError
-            When there is no such pool, or when `start` is not enough for some layer.
+            When there is no such pool or backend, when there is no GPU for a backend,
+            or when `start` is not enough for some layer.
+        MissingDependencyError
+            When a backend is not installed.
         """
         if pool not in get_args(Pool):
             message = f"there is no pool {pool!r}. {did_you_mean(pool, get_args(Pool))}"
             raise InputError(message)
         chosen = self._chosen(layers)
-        if start is None:
-            return TapGraph(self._traced, chosen, pool=pool)
-        begin = demand_start(self._measured, start, chosen, network=self.name)
-        return TapGraph(self._traced, chosen, pool=pool, start=begin)
+        last = takes_channels_last(check_backend(backend))
+        begin = None
+        if start is not None:
+            seen = self._measured_channels_last if last else self._measured
+            begin = demand_start(seen, start, chosen, network=self.name)
+        return make_taps(
+            backend,
+            self._channels_last if last else self._traced,
+            layers=chosen,
+            pool=pool,
+            start=begin,
+            identity=lambda: self.identity,
+        )
 
     def can_start(self, start: str, layers: str | Sequence[str]) -> bool:
         """Tell whether layers can be computed from the unpooled value of another.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from embedkit.networks.pooling import Pool, pool_tap, pooled_shape
 from embedkit.networks.starts import Start
 from embedkit.networks.tracing import ONE_AT_A_TIME, Traced
 
-BACKEND = "torch"
+BACKEND: Final = "torch"
 """What executes the graphs made here."""
 
 
@@ -137,13 +137,11 @@ class TapGraph:
             for layer in layers
         }
         self.start = None if start is None else start.layer.name
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = self._find_device()
         self._start = start
+        self._format = traced.memory_format
         graph = tap_graph(traced, axes, pool, start)
-        module = fx.GraphModule(traced.module, graph).eval()
-        if self.device != "cpu":  # a copy: the network itself stays where it is
-            module = copy.deepcopy(module).to(self.device)
-        self._module = module
+        self._module = self._ready(fx.GraphModule(traced.module, graph).eval())
 
     def forward(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Run one batch. Threads of a process take turns.
@@ -169,14 +167,28 @@ class TapGraph:
         """
         self._check_batch(batch)
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
-            # A copy even on the CPU: the first thing a network does may be in place.
-            values = torch.tensor(batch, device=self.device)
-            if self._start is not None:
-                values = self._start.layout.restore(values)
-            taps = self._module(values)
+            taps = self._run(self._given(batch))
             for layer in self.layers:
                 self._check(layer, taps[layer], len(batch))
             return {layer: _to_numpy(taps.pop(layer)) for layer in self.layers}
+
+    def _find_device(self) -> str:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def _ready(self, module: fx.GraphModule) -> fx.GraphModule:
+        """Bring a graph to the device, as a copy: the network stays where it is."""
+        return module if self.device == "cpu" else copy.deepcopy(module).to(self.device)
+
+    def _given(self, batch: NDArray[np.float32]) -> Tensor:
+        """Return a batch as the graph takes it, in memory that it may overwrite."""
+        values = torch.tensor(batch, device=self.device)
+        if self._start is not None:
+            return self._start.layout.restore(values)
+        return values.contiguous(memory_format=self._format)
+
+    def _run(self, values: Tensor) -> dict[str, Tensor]:
+        taps: dict[str, Tensor] = self._module(values)
+        return taps
 
     def _check_batch(self, batch: NDArray[np.float32]) -> None:
         """Refuse what the graph was not made for."""
@@ -211,9 +223,7 @@ class TapGraph:
     def __repr__(self) -> str:
         count = len(self.layers)
         begin = "" if self.start is None else f"from {self.start!r}, "
-        return (
-            f"<TapGraph: {begin}{count} layers, pool {self.pool!r}, on {self.device}>"
-        )
+        return f"<{type(self).__name__}: {begin}{count} layers, pool {self.pool!r}, on {self.device}>"
 
 
 def _exact_convolutions() -> AbstractContextManager[None]:

@@ -43,10 +43,13 @@ class Traced:
     names : dict of str to str
         Canonical names by the node's name in the graph, in execution order, inputs
         left out.
+    memory_format : torch.memory_format, default torch.contiguous_format
+        How its weights of four axes lie in memory, and how pictures have to.
     """
 
     module: fx.GraphModule
     names: dict[str, str]
+    memory_format: torch.memory_format = torch.contiguous_format
 
 
 def one_line(error: BaseException) -> str:
@@ -119,7 +122,7 @@ def measure(traced: Traced, image: NDArray[np.float32], *, name: str) -> Measure
     try:
         with ONE_AT_A_TIME:
             meter = LayerMeter(traced.module, traced.names)
-            measured = meter.measure(torch.tensor(image))
+            measured = meter.measure(torch.tensor(image), traced.memory_format)
     except FOREIGN_ERRORS as error:
         message = (
             f"network {name} does not take the {image.shape} float32 picture that its "

@@ -51,7 +51,7 @@ def _silence() -> Iterator[None]:
 try:
     with _silence():
         import openvino
-        from openvino import convert_model
+        from openvino import convert_model, frontend
 except ImportError as _error:
     _message = (
         f"backend 'openvino' needs OpenVINO, which cannot be imported ({_error}): "
@@ -61,6 +61,16 @@ except ImportError as _error:
 
 _KEPT = 4
 """Compiled graphs a process keeps. A worker needs one."""
+
+_FAILURES = (
+    *FOREIGN_ERRORS,
+    frontend.GeneralFailure,
+    frontend.InitializationFailure,
+    frontend.NotImplementedFailure,
+    frontend.OpConversionFailure,
+    frontend.OpValidationFailure,
+)
+"""What converting raises; OpenVINO's own share no class but Exception."""
 
 _compiled: dict[tuple[str, int], Any] = {}
 
@@ -139,10 +149,8 @@ class OpenVinoTaps(TapGraph):
         try:
             model = self._convert(shape)
             compiled = _compile(core, model)
-        except (*FOREIGN_ERRORS, NotImplementedError) as error:
-            raise self._unfit(f"cannot convert this network ({one_line(error)})") from (
-                error
-            )
+        except _FAILURES as error:
+            raise self._unfit(f"cannot convert this network ({_why(error)})") from error
         self._compare(compiled, shape)
         keep_converted(
             self._cache,
@@ -192,13 +200,19 @@ class _InOrder(nn.Module):
         self, graph: fx.GraphModule, layers: tuple[str, ...], dtype: torch.dtype
     ) -> None:
         super().__init__()
-        self.graph = graph
+        self.tapped = graph  # not `graph`: TorchScript has that name
         self.layers = layers
         self.dtype = dtype
 
     def forward(self, values: Tensor) -> tuple[Tensor, ...]:
-        taps = self.graph(values.to(self.dtype))
+        taps = self.tapped(values.to(self.dtype))
         return tuple(taps[layer] for layer in self.layers)
+
+
+def _why(error: Exception) -> str:
+    """Return the line of a long report that names the operations, or the first."""
+    lines = [line for line in str(error).splitlines() if "is failed for:" in line]
+    return lines[-1].strip("- ")[:200] if lines else one_line(error)
 
 
 def _noise(shape: tuple[int, ...]) -> Tensor:

@@ -14,13 +14,15 @@ name, it is that of the first.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -55,10 +57,19 @@ class HookProgram:
         The network. Its hooks are put back after every run.
     reason : str
         Why it has no graph.
+    memory_format : torch.memory_format
+        How pictures have to lie in memory.
     """
 
     module: nn.Module
     reason: str | None
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def channels_last(self) -> HookProgram:
+        """Return a copy that wants the channels last in memory."""
+        layout = torch.channels_last
+        module = copy.deepcopy(self.module).to(memory_format=layout)
+        return replace(self, module=module, memory_format=layout)
 
     def measure(self, image: NDArray[np.float32], *, name: str) -> Measured:
         """Run the network on one picture and return its layers.

@@ -86,11 +86,12 @@ class LayerMeter(EffectMeter):
         self._channels_last: set[fx.Node] = set()
         self._counter = FlopCounterMode(display=False)
 
-    def measure(self, image: Tensor) -> Measured:
-        """Return what running a batch of one `image` (C, H, W) shows."""
-        batch = image.expand(
-            PROBE_BATCH, *image.shape
-        ).clone()  # clone: it may work in place
+    def measure(
+        self, image: Tensor, layout: torch.memory_format = torch.contiguous_format
+    ) -> Measured:
+        """Return what running a batch of one `image` (C, H, W) in a layout shows."""
+        repeated = image.expand(PROBE_BATCH, *image.shape)
+        batch = repeated.clone(memory_format=layout)  # clone: it may work in place
         with torch.inference_mode(), visible_attention(), self._counter:
             self.run(batch)
         return Measured(

@@ -14,6 +14,12 @@ from torch import nn
 
 from embedkit.errors import NetworkError
 from embedkit.files.files import Files
+from embedkit.networks.backends import (
+    Backend,
+    check_backend,
+    make_taps,
+    takes_channels_last,
+)
 from embedkit.networks.blocks import block_taps
 from embedkit.networks.choice import (
     LayerChoice,
@@ -115,6 +121,14 @@ class Network:
     @cached_property
     def _measured(self) -> Measured:
         return self._program.measure(self._probe, name=self.name)
+
+    @cached_property
+    def _channels_last(self) -> Program:
+        return self._program.channels_last()
+
+    @cached_property
+    def _measured_channels_last(self) -> Measured:
+        return self._channels_last.measure(self._probe, name=self.name)
 
     @cached_property
     def layers(self) -> pd.DataFrame:
@@ -231,6 +245,7 @@ class Network:
         *,
         pool: Pool | Mapping[str, Pool] = "avg",
         start: str | None = None,
+        backend: Backend = "torch",
     ) -> TapGraph:
         """Return the network as a function from batches to pooled layers.
 
@@ -246,6 +261,10 @@ class Network:
         start : str, optional
             A canonical name: `TapGraph.forward` then takes what that layer gives with
             pool ``"none"``, instead of pictures.
+        backend : str, default "torch"
+            What executes the graph, one of `embedkit.networks.backends.BACKENDS`:
+            ``"torch"`` is the reference, the others are faster in some places and right
+            within their `tolerance` (see `embedkit.networks.backend_choice.choose_backend`).
 
         Returns
         -------
@@ -257,15 +276,25 @@ class Network:
         NetworkError
             When there is no such layer.
         InputError
-            When there is no such pool, no pool for some layer or one that does not fit
-            it, or when `start` is not enough for some layer.
+            When there is no such pool or backend, no pool for some layer or one that
+            does not fit it, no GPU for a backend, or when `start` is not enough for some
+            layer.
+        MissingDependencyError
+            When a backend is not installed.
         """
         chosen = self._chosen(layers)
-        pools = self.resolve_pools(pool, [layer.name for layer in chosen])
-        if start is None:
-            return TapGraph(self._program, chosen, pools=pools)
-        begin = demand_start(self._measured, start, chosen, network=self.name)
-        return TapGraph(self._program, chosen, pools=pools, start=begin)
+        last = takes_channels_last(check_backend(backend))
+        seen = self._measured_channels_last if last and start else self._measured
+        return make_taps(
+            backend,
+            self._channels_last if last else self._program,
+            layers=chosen,
+            pools=self.resolve_pools(pool, [layer.name for layer in chosen]),
+            start=None
+            if start is None
+            else demand_start(seen, start, chosen, network=self.name),
+            identity=lambda: self.identity,
+        )
 
     def can_start(self, start: str, layers: LayerChoice) -> bool:
         """Tell whether layers can be computed from the unpooled value of another.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -25,6 +26,13 @@ class Program(Protocol):
     @property
     def reason(self) -> str | None:
         """Why there is no graph, or None where there is one."""
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How pictures have to lie in memory."""
+
+    def channels_last(self) -> Program:
+        """Return a copy that wants the channels last in memory."""
 
     def measure(self, image: NDArray[np.float32], *, name: str) -> Measured:
         """Return the layers, seen on one prepared picture (C, H, W)."""

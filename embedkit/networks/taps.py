@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ from embedkit.networks.pools import Pool, projection_of
 from embedkit.networks.program import Program
 from embedkit.networks.projection import matrix
 from embedkit.networks.starts import Start
-from embedkit.networks.tracing import ONE_AT_A_TIME, Traced, measure
+from embedkit.networks.tracing import ONE_AT_A_TIME, Traced, channels_last, measure
 
-BACKEND = "torch"
+BACKEND: Final = "torch"
 """What executes the graphs made here."""
 
 
@@ -107,6 +107,15 @@ class GraphProgram:
     def measure(self, image: NDArray[np.float32], *, name: str) -> Measured:
         """Run the graph on one picture and return its layers."""
         return measure(self.traced, image, name=name)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """How pictures have to lie in memory."""
+        return self.traced.memory_format
+
+    def channels_last(self) -> GraphProgram:
+        """Return a copy that wants the channels last in memory."""
+        return GraphProgram(traced=channels_last(self.traced))
 
     def architecture(self) -> str:
         """Return the SHA-256 of the graph and of the code and modules it calls."""
@@ -187,12 +196,12 @@ class TapGraph:
         }
         self._sizes = {layer.name: math.prod(layer.shape) for layer in layers}
         self.start = None if start is None else start.layer.name
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = self._find_device()
         self._start = start
-        module = program.tapped(layers, pools=self.pools, start=start)
-        if self.device != "cpu":  # a copy: the network itself stays where it is
-            module = copy.deepcopy(module).to(self.device)
-        self._module = module
+        self._format = program.memory_format
+        self._module = self._ready(
+            program.tapped(layers, pools=self.pools, start=start)
+        )
 
     @cached_property
     def _matrices(self) -> list[Tensor]:
@@ -229,15 +238,29 @@ class TapGraph:
         """
         self._check_batch(batch)
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
-            # A copy even on the CPU: the first thing a network does may be in place.
-            values = torch.tensor(batch, device=self.device)
             _ = self._matrices
-            if self._start is not None:
-                values = self._start.layout.restore(values)
-            taps = self._module(values)
+            taps = self._run(self._given(batch))
             for layer in self.layers:
                 self._check(layer, taps[layer], len(batch))
             return {layer: _to_numpy(taps.pop(layer)) for layer in self.layers}
+
+    def _find_device(self) -> str:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def _ready(self, module: nn.Module) -> nn.Module:
+        """Bring a graph to the device, as a copy: the network stays where it is."""
+        return module if self.device == "cpu" else copy.deepcopy(module).to(self.device)
+
+    def _given(self, batch: NDArray[np.float32]) -> Tensor:
+        """Return a batch as the graph takes it, in memory that it may overwrite."""
+        values = torch.tensor(batch, device=self.device)
+        if self._start is not None:
+            return self._start.layout.restore(values)
+        return values.contiguous(memory_format=self._format)
+
+    def _run(self, values: Tensor) -> dict[str, Tensor]:
+        taps: dict[str, Tensor] = self._module(values)
+        return taps
 
     def _check_batch(self, batch: NDArray[np.float32]) -> None:
         """Refuse what the graph was not made for."""
@@ -273,7 +296,8 @@ class TapGraph:
         count = len(self.layers)
         begin = "" if self.start is None else f"from {self.start!r}, "
         pools = ", ".join(map(repr, dict.fromkeys(self.pools.values())))
-        return f"<TapGraph: {begin}{count} layers, pool {pools}, on {self.device}>"
+        kind = type(self).__name__
+        return f"<{kind}: {begin}{count} layers, pool {pools}, on {self.device}>"
 
 
 def _exact_convolutions() -> AbstractContextManager[None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,10 +45,13 @@ class Traced:
     names : dict of str to str
         Canonical names by the node's name in the graph, in execution order, inputs
         left out.
+    memory_format : torch.memory_format, default torch.contiguous_format
+        How its weights of four axes lie in memory, and how pictures have to.
     """
 
     module: fx.GraphModule
     names: dict[str, str]
+    memory_format: torch.memory_format = torch.contiguous_format
 
 
 def one_line(error: BaseException) -> str:
@@ -99,10 +103,17 @@ def trace(module: nn.Module, *, name: str) -> Traced:
     )
 
 
+def channels_last(traced: Traced) -> Traced:
+    """Return a copy of a traced network with the channels of its kernels last."""
+    module = copy.deepcopy(traced.module).to(memory_format=torch.channels_last)
+    return replace(traced, module=module, memory_format=torch.channels_last)
+
+
 def measure(traced: Traced, image: NDArray[np.float32], *, name: str) -> Measured:
     """Run a traced network on one picture, as `measured_by` has it."""
     meter = LayerMeter(traced.module, traced.names)
-    return measured_by(meter.measure, image, name=name)
+    run = partial(meter.measure, layout=traced.memory_format)
+    return measured_by(run, image, name=name)
 
 
 def measured_by(

@@ -27,6 +27,7 @@ from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
     from embedkit.extraction.rounding import Dtype
+    from embedkit.networks.backends import Backend
     from embedkit.store.store import Store
 
 
@@ -62,6 +63,13 @@ if TYPE_CHECKING:
     default="float32",
     show_default=True,
     help="What layers are stored as.",
+)
+@click.option(
+    "--backend",
+    default="torch",
+    show_default=True,
+    help="torch, torch_channels_last, torch_fused, openvino, cuda_amp, or auto for the "
+    "fastest that agrees with torch.",
 )
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
@@ -102,6 +110,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     layers: tuple[str, ...],
     pools: tuple[str, ...],
     dtype: Dtype,
+    backend: Backend,
     out: str,
     path_column: str | None,
     id_column: str | None,
@@ -136,6 +145,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
             layers=wanted(layers),
             pool=pooled(pools),
             dtype=dtype,
+            backend=backend,
             batch_size=batch_size,
             update=update,
             add_network=add_network,
@@ -187,6 +197,9 @@ def report(store: Store, *, seconds: float) -> None:
         f"{seconds:.1f} s"
     )
     line(stages(info))
+    for about in info["networks"].values():
+        if about["measured"]:
+            line(f"{about['network']}: {about['measured']}")
     if not info["unreadable"]:
         return
     bad = store.images.query("status == 'unreadable'")

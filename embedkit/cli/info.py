@@ -26,7 +26,7 @@ def info(*, store: str, as_json: bool) -> None:
     )
     for name, about in found["networks"].items():
         line(f"network {name}")
-        for key in ("weights", "pool", "transform", "created", "embedkit"):
+        for key in ("weights", "pool", "backend", "transform", "created", "embedkit"):
             line(f"  {key}: {' '.join(about[key].split()) or 'of a module'}")
     table(
         (

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 import embedkit
 from embedkit.errors import InputError
+from embedkit.extraction.backend import backend_for
 from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
+from embedkit.networks.backends import Backend
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.planning.grid import choose_block
@@ -36,6 +39,11 @@ class Asked:
         How each of them is pooled, spelled as `check_pool` does.
     batch_size : int
         Images per forward pass, for a network that the store does not have yet.
+    dtype : Dtype
+        The type that layers are stored as.
+    backend : str
+        What executes the network for layers that the store does not have yet; "auto"
+        for the fastest one.
     update : bool
         Whether rows of changed and removed images may be replaced.
     add_network : bool
@@ -48,6 +56,7 @@ class Asked:
     pools: Mapping[str, Pool]
     batch_size: int
     dtype: Dtype = "float32"
+    backend: Backend | Literal["auto"] = "torch"
     update: bool = False
     add_network: bool = False
 
@@ -177,6 +186,8 @@ class _Draft:
     specs: tuple[LayerSpec, ...]
     batch_size: int
     tolerance: float
+    backend: Backend
+    measured: str
 
     @classmethod
     def of(
@@ -189,7 +200,16 @@ class _Draft:
         batch_size: int | None = None,
     ) -> _Draft:
         """Return the draft of a pass over some layers."""
-        taps = asked.network.taps(layers, pool=_of(asked.pools, layers))
+        size = batch_size or asked.batch_size
+        pools = _of(asked.pools, layers)
+        found = backend_for(
+            asked.network,
+            asked.images,
+            asked.backend,
+            pools=pools,
+            batch_size=size,
+        )
+        taps = asked.network.taps(layers, pool=pools, backend=found.backend)
         return cls(
             asked=asked,
             network=network,
@@ -197,8 +217,10 @@ class _Draft:
                 _layer_spec(asked, tap, taps.shapes[tap], prefix=prefix)
                 for tap in taps.layers
             ),
-            batch_size=batch_size or asked.batch_size,
+            batch_size=size,
             tolerance=taps.tolerance + rounding(asked.dtype),
+            backend=found.backend,
+            measured=found.measured,
         )
 
 
@@ -219,6 +241,7 @@ def _pass(draft: _Draft, *, block: int) -> Pass:
         "pool": _told(draft.specs),
         "dtype": asked.dtype,
         "batch_size": str(size),
+        "backend": draft.backend,
     }
     return Pass(
         network=draft.network,
@@ -228,7 +251,8 @@ def _pass(draft: _Draft, *, block: int) -> Pass:
         identity=identity_of(parts),
         parts=parts,
         tolerance=draft.tolerance,
-        about=_about(asked.network, _told(draft.specs)),
+        about=_about(draft),
+        backend=draft.backend,
     )
 
 
@@ -262,12 +286,15 @@ def _layer_spec(
     )
 
 
-def _about(network: Network, pool: str) -> Mapping[str, str]:
+def _about(draft: _Draft) -> Mapping[str, str]:
+    network = draft.asked.network
     return {
         "network": network.name,
         "asked": network.asked or "",
         "weights": network.weights or "",
-        "pool": pool,
+        "pool": _told(draft.specs),
+        "backend": draft.backend,
+        "measured": draft.measured,
         "transform": network.identity_parts["transform"],
         "embedkit": embedkit.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

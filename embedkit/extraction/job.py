@@ -8,6 +8,7 @@ from functools import lru_cache
 from embedkit.extraction.compute import Given, Look
 from embedkit.files.files import files_at
 from embedkit.images.source import Source
+from embedkit.networks.backends import check_backend
 from embedkit.networks.spool import Spooled, load_spooled
 from embedkit.planning.grid import BlockGrid
 from embedkit.store.layout import read_schema
@@ -94,6 +95,7 @@ def _look(schema: StoreSchema, part: Part) -> Look:
         taps=network.taps(
             [spec.tap for spec in one.layers],
             pool=one.pools,
+            backend=check_backend(one.backend),
             start=None if begin_at is None else begin_at.tap,
         ),
         input_shape=network.input_shape if begin_at is None else begin_at.shape,

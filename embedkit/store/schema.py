@@ -92,6 +92,8 @@ class Pass:
         differ and still count as equal.
     about : mapping of str to str
         For people: network, transform, pool, versions, date.
+    backend : str, default "torch"
+        What executes the network, on every worker and whenever the run goes on.
     """
 
     network: str
@@ -102,6 +104,7 @@ class Pass:
     parts: Mapping[str, str]
     tolerance: float
     about: Mapping[str, str]
+    backend: str = "torch"
 
     @property
     def key(self) -> str:

@@ -82,6 +82,9 @@ PLANTED = {
     "umap": ("embedkit/analysis/planted.py", "import umap"),
     "graspologic_native": ("embedkit/analysis/planted.py", "import graspologic_native"),
     "obstore": ("embedkit/files/planted.py", "import obstore"),
+    "pyarrow": ("embedkit/store/planted.py", "import pyarrow"),
+    "timm": ("embedkit/networks/planted.py", "import timm"),
+    "openvino": ("embedkit/networks/planted.py", "import openvino"),
     "PIL": ("embedkit/store/planted.py", "import PIL"),
 }
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embedkit.errors import NetworkError, SourceError
 from embedkit.extraction.clock import Clock
 from embedkit.files.files import Files
-from embedkit.images.source import Source
+from embedkit.images.source import Loaded, Source
 from embedkit.networks.network import Network
 from embedkit.networks.taps import TapGraph
 from embedkit.store.arrays import read, read_text
@@ -230,10 +230,17 @@ def _preparing(given: Given, clock: Clock) -> Callable[[str], _Input]:
         values = {}
         for name, look in networks.items():
             with clock.aside("transform", look.one.key):
-                values[name] = look.network.prepare(loaded.image)
+                values[name] = _prepared(look.network, loaded, uri)
         return _Input(values, loaded.content)
 
     return prepare
+
+
+def _prepared(network: Network, loaded: Loaded, uri: str) -> npt.NDArray[np.float32]:
+    try:
+        return network.prepare(loaded.unwrap())
+    except NetworkError as error:
+        raise NetworkError(f"{uri}: {error}") from error
 
 
 def _read_ahead(

@@ -94,6 +94,10 @@ class Computed:
     failures: dict[str, str]
 
 
+class TransformFailure(Exception):
+    """A transform fails on one image. No error of the run: other blocks can be computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Input:
     """One image as each look's network takes it, or why there is none; its content hash.
@@ -240,7 +244,7 @@ def _prepared(network: Network, loaded: Loaded, uri: str) -> npt.NDArray[np.floa
     try:
         return network.prepare(loaded.unwrap())
     except NetworkError as error:
-        raise NetworkError(f"{uri}: {error}") from error
+        raise TransformFailure(f"{uri}: {error}") from error
 
 
 def _read_ahead(

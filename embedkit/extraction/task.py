@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from embedkit.errors import EmbedkitError, NetworkError, StoreError
+from embedkit.errors import EmbedkitError, StoreError
 from embedkit.extraction.clock import Clock
 from embedkit.extraction.compute import Computed, compute_block
 from embedkit.extraction.job import Job, layout, opened
@@ -89,10 +89,7 @@ class BlockLoss:
             key=job.key,
             block=block,
             reason=f"{type(error).__name__}: {said}",
-            # What a network makes of some images does not keep the others from it.
-            error=error
-            if isinstance(error, EmbedkitError) and not isinstance(error, NetworkError)
-            else None,
+            error=error if isinstance(error, EmbedkitError) else None,
             died=died,
         )
 

@@ -307,7 +307,8 @@ def test_hooks_see_what_graphs_see(name, noise):
     leaves = [each for each in both if graph[each.name[:-2]].is_module]
     batch = noise(2, 3, 64, 64)
 
-    taps = program.tapped(leaves, pool="avg", start=None)
+    pools = dict.fromkeys((each.name for each in leaves), "avg")
+    taps = program.tapped(leaves, pools=pools, start=None)
     with torch.inference_mode():
         found = taps(torch.tensor(batch))
     expected = network.taps([each.name[:-2] for each in leaves]).forward(batch)

@@ -7,7 +7,6 @@ from 0, the row within its group. In the path ``%`` and ``#`` are ``%25`` and ``
 from __future__ import annotations
 
 import collections
-import io
 import re
 import threading
 from dataclasses import dataclass
@@ -16,12 +15,9 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from embedkit.errors import SourceError
-from embedkit.files.files import Files
-from embedkit.images.decode import decode
-from embedkit.images.source import Loaded, content_hash
+from embedkit.images.source import EncodedSource
 from embedkit.images.tar_source import escaped, unescaped
 
 HELD_BYTES: Final = 256 * 2**20
@@ -55,33 +51,26 @@ class ParquetPlace(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetSource:
+class ParquetSource(EncodedSource):
     """Rows of Parquet files; the uri says which."""
 
-    def load(self, uri: str) -> Loaded:
-        """Take the bytes at `uri`, hash and decode them."""
-        content = 0
+    def fetch(self, uri: str) -> bytes:
+        """Return the bytes of an image, or raise `SourceError` with the reason."""
+        place = parquet_place(uri)
+        if place is None:
+            raise SourceError(f"no row of a Parquet file is called {uri!r}")
         try:
-            data = _read(uri)
-            content = content_hash(data)
-            return Loaded(decode(io.BytesIO(data)), content)
-        except SourceError as error:
-            return Loaded(error, content)
-
-    def read(self, uri: str) -> Image.Image:
-        """Decode the row at `uri`. Raises `SourceError` if it cannot be decoded."""
-        return self.load(uri).unwrap()
-
-    def content(self, uri: str) -> int:
-        """Return the hash of the row's bytes; 0 if they cannot be read."""
-        try:
-            return content_hash(_read(uri))
-        except SourceError:
-            return 0
-
-    def spooled(self, files: Files) -> ParquetSource:  # noqa: ARG002 - part of Source
-        """Return itself: the files are already there for every process."""
-        return self
+            column = _group(place)
+            found = column[place.row].as_py()
+        except (pa.ArrowException, OSError, LookupError, MemoryError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise SourceError(f"the Parquet file cannot be read ({said})") from error
+        data = found.get("bytes") if isinstance(found, dict) else found
+        if not isinstance(data, bytes):
+            raise SourceError(
+                f"there are no bytes in column {place.column!r} of this row"
+            )
+        return data
 
 
 def parquet_uri(place: ParquetPlace) -> str:
@@ -108,23 +97,6 @@ def parquet_place(uri: str) -> ParquetPlace | None:
         return None
     path, group, row, column = found.groups()
     return ParquetPlace(unescaped(path), int(group), int(row), column)
-
-
-def _read(uri: str) -> bytes:
-    """Return the bytes of an image, or raise `SourceError` with the reason."""
-    place = parquet_place(uri)
-    if place is None:
-        raise SourceError(f"no row of a Parquet file is called {uri!r}")
-    try:
-        column = _group(place)
-        found = column[place.row].as_py()
-    except (pa.ArrowException, OSError, LookupError, MemoryError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise SourceError(f"the Parquet file cannot be read ({said})") from error
-    data = found.get("bytes") if isinstance(found, dict) else found
-    if not isinstance(data, bytes):
-        raise SourceError(f"there are no bytes in column {place.column!r} of this row")
-    return data
 
 
 def _group(place: ParquetPlace) -> Any:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
-from embedkit.images import source
 from embedkit.images.crops import CropSource, crop_of
 from embedkit.images.parquet_source import ParquetSource, parquet_place
-from embedkit.images.source import Source
+from embedkit.images.source import FileSource, Source
 from embedkit.images.tar_source import TarSource, tar_place
 
 
@@ -38,4 +38,4 @@ def restored(uris: Sequence[str]) -> Source | None:
         return ParquetSource()
     if uris and all(crop_of(uri) is not None for uri in uris):
         return CropSource()
-    return source.restored(uris)
+    return FileSource() if all(PurePath(uri).is_absolute() for uri in uris) else None

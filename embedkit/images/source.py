@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from PIL import Image
 
@@ -78,23 +77,51 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class FileSource:
-    """Image files on a file system; the uri is an absolute path."""
+class EncodedSource(abc.ABC):
+    """Images that lie somewhere as the bytes of an image file.
+
+    A kind of place is a frozen dataclass that says how the bytes at a uri are fetched.
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def fetch(self, uri: str) -> bytes:
+        """Return the bytes at `uri`, or raise `SourceError` with the reason."""
 
     def load(self, uri: str) -> Loaded:
-        """Read the file at `uri` once, hash its bytes and decode them."""
+        """Fetch the bytes at `uri` once, hash and decode them."""
         content = 0
         try:
-            data = read_bytes(uri)
+            data = self.fetch(uri)
             content = content_hash(data)
             return Loaded(decode(io.BytesIO(data)), content)
         except SourceError as error:
             return Loaded(error, content)
 
     def read(self, uri: str) -> Image.Image:
-        """Decode the file at `uri`. Raises `SourceError` if it cannot be decoded."""
+        """Decode the image at `uri`. Raises `SourceError` if it cannot be decoded."""
         return self.load(uri).unwrap()
+
+    def content(self, uri: str) -> int:
+        """Return the hash of the bytes at `uri`; 0 if they cannot be read."""
+        try:
+            return content_hash(self.fetch(uri))
+        except SourceError:
+            return 0
+
+    def spooled(self, files: Files) -> Self:  # noqa: ARG002 - part of Source
+        """Return itself: what it reads is already there for every process."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource(EncodedSource):
+    """Image files on a file system; the uri is an absolute path."""
+
+    def fetch(self, uri: str) -> bytes:
+        """Return the bytes of the file at `uri`. Raises `SourceError`."""
+        return read_bytes(uri)
 
     def content(self, uri: str) -> int:
         """Return the hash of the file's bytes; 0 if they cannot be read."""
@@ -104,10 +131,6 @@ class FileSource:
                 return _as_number(hashlib.file_digest(file, _hasher))
         except (OSError, ValueError):  # ValueError: a path with a null character
             return 0
-
-    def spooled(self, files: Files) -> FileSource:  # noqa: ARG002 - part of Source
-        """Return itself: files are already there for every process."""
-        return self
 
 
 def content_hash(*parts: bytes | memoryview) -> int:
@@ -136,28 +159,6 @@ def content_hash(*parts: bytes | memoryview) -> int:
     for part in parts:
         digest.update(part)
     return _as_number(digest)
-
-
-def restored(uris: Sequence[str]) -> Source | None:
-    """Return what can read the images that a store remembers by their uris.
-
-    Parameters
-    ----------
-    uris : sequence of str
-        As in the ``uri`` column of `ImageSet.table`.
-
-    Returns
-    -------
-    Source or None
-        A `FileSource` if all are absolute paths; None for the rows of an array, whose
-        pixels were in memory and are gone.
-
-    Examples
-    --------
-    >>> restored(["array:0", "array:1"]) is None
-    True
-    """
-    return FileSource() if all(PurePath(uri).is_absolute() for uri in uris) else None
 
 
 def _hasher() -> Any:

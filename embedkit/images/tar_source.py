@@ -8,19 +8,14 @@ stands ``sparse`` for a member with holes, and ``damaged`` where no more is read
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
-from PIL import Image
-
 from embedkit.errors import SourceError
-from embedkit.files.files import Files
-from embedkit.images.decode import decode
-from embedkit.images.source import Loaded, content_hash
+from embedkit.images.source import EncodedSource
 
 Extent: TypeAlias = int | Literal["sparse", "damaged"]
 """Bytes of a member, or why they cannot be read."""
@@ -50,33 +45,22 @@ class TarPlace(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class TarSource:
+class TarSource(EncodedSource):
     """Members of tar files; the uri says where in which file."""
 
-    def load(self, uri: str) -> Loaded:
-        """Read the member at `uri` once, hash its bytes and decode them."""
-        content = 0
-        try:
-            data = _read(uri)
-            content = content_hash(data)
-            return Loaded(decode(io.BytesIO(data)), content)
-        except SourceError as error:
-            return Loaded(error, content)
-
-    def read(self, uri: str) -> Image.Image:
-        """Decode the member at `uri`. Raises `SourceError` if it cannot be decoded."""
-        return self.load(uri).unwrap()
-
-    def content(self, uri: str) -> int:
-        """Return the hash of the member's bytes; 0 if they cannot be read."""
-        try:
-            return content_hash(_read(uri))
-        except SourceError:
-            return 0
-
-    def spooled(self, files: Files) -> TarSource:  # noqa: ARG002 - part of Source
-        """Return itself: the files are already there for every process."""
-        return self
+    def fetch(self, uri: str) -> bytes:
+        """Return the bytes of a member, or raise `SourceError` with the reason."""
+        place = tar_place(uri)
+        if place is None:
+            raise SourceError(f"no member of a tar file is called {uri!r}")
+        if place.extent == "sparse":
+            raise SourceError("it is stored with holes (a sparse file); pack it again")
+        if isinstance(place.extent, str):
+            raise SourceError(
+                f"the tar file is cut off or damaged from byte {place.offset:,} on; what was "
+                "there is lost: copy it again"
+            )
+        return _part(place.path, place.offset, place.extent)
 
 
 def tar_uri(place: TarPlace) -> str:
@@ -114,21 +98,6 @@ def escaped(path: str) -> str:
 def unescaped(path: str) -> str:
     """Return the path that `escaped` was given."""
     return path.replace("%23", "#").replace("%25", "%")
-
-
-def _read(uri: str) -> bytes:
-    """Return the bytes of a member, or raise `SourceError` with the reason."""
-    place = tar_place(uri)
-    if place is None:
-        raise SourceError(f"no member of a tar file is called {uri!r}")
-    if place.extent == "sparse":
-        raise SourceError("it is stored with holes (a sparse file); pack it again")
-    if isinstance(place.extent, str):
-        raise SourceError(
-            f"the tar file is cut off or damaged from byte {place.offset:,} on; what was "
-            "there is lost: copy it again"
-        )
-    return _part(place.path, place.offset, place.extent)
 
 
 def _part(path: str, offset: int, size: int) -> bytes:

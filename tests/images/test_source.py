@@ -17,7 +17,8 @@ from PIL import Image
 from embedkit.errors import SourceError
 from embedkit.files.files import Files
 from embedkit.images.decode import decode
-from embedkit.images.source import FileSource, Loaded, content_hash, restored
+from embedkit.images.restore import restored
+from embedkit.images.source import FileSource, Loaded, content_hash
 
 
 def _oracle(data: bytes) -> int:

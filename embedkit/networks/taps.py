@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from embedkit.errors import InputError, NetworkError
+from embedkit.networks.arena import Arena, keep_outputs
 from embedkit.networks.identity import architecture_digest
 from embedkit.networks.layers import Layer
 from embedkit.networks.measure import Measured
@@ -199,6 +200,7 @@ class TapGraph:
         self.device = self._find_device()
         self._start = start
         self._format = program.memory_format
+        self._arena = Arena(self.shapes)
         self._module = self._ready(
             program.tapped(layers, pools=self.pools, start=start)
         )
@@ -239,6 +241,7 @@ class TapGraph:
         self._check_batch(batch)
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
             _ = self._matrices
+            self._arena.reserve(len(batch))
             taps = self._run(self._given(batch))
             for layer in self.layers:
                 self._check(layer, taps[layer], len(batch))
@@ -249,7 +252,11 @@ class TapGraph:
 
     def _ready(self, module: nn.Module) -> nn.Module:
         """Bring a graph to the device, as a copy: the network stays where it is."""
-        return module if self.device == "cpu" else copy.deepcopy(module).to(self.device)
+        if self.device != "cpu":  # whose allocator does not mix small and large
+            return copy.deepcopy(module).to(self.device)
+        if isinstance(module, fx.GraphModule):
+            return keep_outputs(module, self._arena)
+        return module
 
     def _given(self, batch: NDArray[np.float32]) -> Tensor:
         """Return a batch as the graph takes it, in memory that it may overwrite."""

@@ -248,6 +248,10 @@ def test_the_server_is_asked_again(forgetful, s3_bucket):
         ),
         ("GET 500 - oh\n  no\n\nDebug source:\nGeneric {}", "GET 500 - oh no"),
         ("x" * 400, "x" * 297 + "..."),
+        (
+            'Server returned non-2xx status code: 404 Not Found: <a message: "no">',
+            "the server answers 404 Not Found",
+        ),
         ('sent\n\nDebug source:\nOs { message: "Broken pipe" }', "Broken pipe"),
     ],
 )

@@ -64,6 +64,7 @@ class _Web(SimpleHTTPRequestHandler):
     """A folder as a web server shows it, on connections that stay open."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         """Keep quiet."""

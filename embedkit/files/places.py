@@ -22,8 +22,8 @@ class Place(NamedTuple):
     Attributes
     ----------
     root : str
-        What is connected to: ``s3://bucket``, ``https://host``, or for a web address
-        that is more than a plain path, all of it.
+        What is connected to: ``s3://bucket``, ``https://host``, with the query if there
+        is one, or for a web address without a plain path all of it.
     name : str
         The name of the file there, not escaped; ``""`` is `root` itself.
     """
@@ -75,7 +75,7 @@ def place_of(url: str) -> Place:
     >>> place_of("https://example.org/a%20b.jpg")
     Place(root='https://example.org', name='a b.jpg')
     >>> place_of("https://example.org/a.jpg?size=3")
-    Place(root='https://example.org/a.jpg?size=3', name='')
+    Place(root='https://example.org/?size=3', name='a.jpg')
     """
     return _web_place(url) if is_http(url) else _object_place(url)
 
@@ -132,17 +132,17 @@ def _web_place(url: str) -> Place:
             f"cannot use {url!r}: what stands behind '#' is not sent to the server; write "
             "%23 for a '#' in a file's name"
         )
-    return _split(url, parts.path) if not parts.query else Place(url, "")
+    return _split(url, parts.path, parts.query)
 
 
-def _split(url: str, path: str) -> Place:
+def _split(url: str, path: str, query: str) -> Place:
     """Return server and name if the name comes out as this very path, else the URL.
 
-    A server of its own for each file costs a connection for each.
+    What is a root of its own costs a connection of its own.
     """
     name = unquote(path)[1:]
     again = quote(name, safe=_PLAIN) == quote(path, safe=f"%{_PLAIN}")[1:]
     plain = not any(part in {"", ".", ".."} for part in name.split("/"))
     if again and plain and not _CONTROL.search(name) and not url.endswith("?"):
-        return Place(host_of(url), name)
+        return Place(f"{host_of(url)}/?{query}" if query else host_of(url), name)
     return Place(url, "")

@@ -25,7 +25,8 @@ class UrlSource(EncodedSource):
 
     ``s3://``, ``gs://`` and ``az://`` take credentials, endpoint and region from the
     environment of the process that reads. ``memory://`` is seen by the process alone that
-    wrote it, so that workers in other processes find nothing there.
+    wrote it, so that workers in other processes find nothing there. What stands in a URL,
+    the signature of a signed one too, is stored with the images.
     """
 
     def fetch(self, uri: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from http.server import SimpleHTTPRequestHandler
 
 import boto3
 import pytest
@@ -153,6 +154,25 @@ def test_a_web_server_is_asked_for_what_was_given(web, file, address):
     (folder / file).write_bytes(b"12")
 
     assert read_object(f"{url}/{address}") == b"12"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/a%20b.jpg?c=d%20e&f=/g", "/a/?b", "?b=c", "/a//b?c", "/a%2Fb?c#", "/?b"],
+)
+def test_a_query_is_sent_as_it_is(web, monkeypatch, address):
+    """Behind the path that was given."""
+    asked = []
+    monkeypatch.setattr(
+        SimpleHTTPRequestHandler,
+        "send_head",
+        lambda self: asked.append(self.path) or self.send_error(404),
+    )
+
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_object(f"{web[1]}{address}")
+
+    assert asked == [f"/{address.lstrip('/').rstrip('#')}"]
 
 
 def test_web_servers_cannot_be_listed(web):

@@ -45,13 +45,20 @@ def test_web_addresses_are_unescaped(name):
         "http://host/a%2Bb.jpg",
         "http://host/a%0Ab.jpg",
         "http://host/%ff.jpg",
-        "http://host/a.jpg?b=c",
+        "http://host/?b=c",
+        "http://host?b=c",
+        "http://host/a/?b=c",
         "http://host/a?",
     ],
 )
 def test_other_web_addresses_are_asked_for_whole(url):
     """So that the server is sent just what was given."""
     assert place_of(url) == (url, "")
+
+
+def test_files_with_one_query_share_a_connection():
+    """The client puts the query behind each name."""
+    assert place_of("http://host/a.jpg?b=c/d") == ("http://host/?b=c/d", "a.jpg")
 
 
 @pytest.mark.parametrize("path", ["a b/ü.jpg", "a%20b/%C3%BC.jpg"])

@@ -6,6 +6,7 @@ import time
 import uuid
 from pathlib import Path, PurePosixPath
 
+import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,6 +99,19 @@ def test_no_image(place: str, end: str, reason: str) -> None:
     """What is there instead is said."""
     with pytest.raises(SourceError, match=reason):
         open_images(place + end)
+
+
+def test_names_that_cannot_be_asked_for(s3_bucket: str) -> None:
+    """The listing ends with the name, since such an object would silently be missing."""
+    bucket, _, prefix = s3_bucket.removeprefix("s3://").partition("/")
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/a//b.png", Body=b"1")
+
+    with pytest.raises(
+        SourceError,
+        match=r"cannot be listed: .*invalid path: .*a//b\.png.*empty path seg",
+    ) as caught:
+        open_images(s3_bucket)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
-from embedkit.store.arrays import read
+from embedkit.store.arrays import read, read_text
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
 from embedkit.store.blocks import content_array
 from embedkit.store.commits import PRIVATE, compact
@@ -126,7 +126,7 @@ def fill(
     files = store.files
     mine = [one for one in store.schema.passes if one.network in networks]
     if any(len(store.commits(one)) < len(store.schema.grid(one)) for one in mine):
-        _check_reach(files)
+        _check_reach(store)
         store.reopen()
         _clean(files)
         jobs = Jobs(store, networks, source, lock)
@@ -166,16 +166,18 @@ def _clean(files: Files) -> None:
         files.clean(folder)
 
 
-def _check_reach(files: Files) -> None:
-    """Refuse a store in this process's memory that tasks elsewhere could not see."""
+def _check_reach(store: Store) -> None:
+    """Refuse a store or images in this process's memory that tasks elsewhere cannot see."""
     try:
         addresses = list(get_client().scheduler_info()["workers"])
     except ValueError:  # no client: the tasks run here
         return
     here = all(address.startswith("inproc://") for address in addresses)
-    if not files.shared and not here:
+    first = read_text(store.files, "uri", rows=slice(1))
+    hidden = [url for url in (store.url, *first) if url.startswith("memory://")]
+    if hidden and not here:
         message = (
-            f"{files.url} lies in the memory of this process, which worker processes "
+            f"{hidden[0]} lies in the memory of this process, which worker processes "
             "cannot reach: give a path or s3://…, or run without a cluster"
         )
         raise InputError(message)

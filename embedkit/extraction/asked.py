@@ -10,6 +10,7 @@ from typing import Literal
 import embedkit
 from embedkit.errors import InputError
 from embedkit.extraction.backend import backend_for
+from embedkit.extraction.decoding import Deviation, deviation, stored_policy
 from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
@@ -48,6 +49,8 @@ class Asked:
         Whether rows of changed and removed images may be replaced.
     add_network : bool
         Whether a store of another network may take this one beside it.
+    decode : str
+        Name of the rule by which images are decoded.
     """
 
     images: ImageSet
@@ -59,11 +62,12 @@ class Asked:
     backend: Backend | Literal["auto"] = "torch"
     update: bool = False
     add_network: bool = False
+    decode: str = DECODE_POLICY
 
 
 def network_parts(asked: Asked) -> dict[str, str]:
     """Return the parts of the identity that belong to the network alone."""
-    return {**asked.network.identity_parts, "decode": DECODE_POLICY}
+    return {**asked.network.identity_parts, "decode": asked.decode}
 
 
 def first_schema(looks: Sequence[Asked], *, where: str) -> StoreSchema:
@@ -137,6 +141,25 @@ def _draft(schema: StoreSchema, asked: Asked, *, where: str) -> _Draft | None:
     return _Draft.of(asked, missing, network=name, prefix=prefix, batch_size=batch)
 
 
+def as_stored(schema: StoreSchema, looks: Sequence[Asked]) -> list[Asked]:
+    """Return what is asked, with networks that a store has decoded for as they were.
+
+    A rule that decodes JPEGs small goes by the network that needs the most pixels, and
+    that one may not be asked for any more.
+    """
+    return [_as_stored(schema, asked) for asked in looks]
+
+
+def _as_stored(schema: StoreSchema, asked: Asked) -> Asked:
+    parts = asked.network.identity_parts.items()
+    for one in schema.passes:
+        if all(one.parts[name] == text for name, text in parts):
+            stored = one.parts["decode"]
+            found = stored_policy(asked.network, asked.decode, stored)
+            return replace(asked, decode=found)
+    return asked
+
+
 def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
     """Return what a store calls the network asked for, or will call it.
 
@@ -188,6 +211,7 @@ class _Draft:
     tolerance: float
     backend: Backend
     measured: str
+    deviation: Deviation
 
     @classmethod
     def of(
@@ -221,6 +245,7 @@ class _Draft:
             tolerance=taps.tolerance + rounding(asked.dtype),
             backend=found.backend,
             measured=found.measured,
+            deviation=deviation(asked.network, asked.images, asked.decode, pools=pools),
         )
 
 
@@ -295,6 +320,9 @@ def _about(draft: _Draft) -> Mapping[str, str]:
         "pool": _told(draft.specs),
         "backend": draft.backend,
         "measured": draft.measured,
+        "decode": draft.asked.decode,
+        "deviation": draft.deviation.text,
+        "deviations": draft.deviation.layers,
         "transform": network.identity_parts["transform"],
         "embedkit": embedkit.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,7 +10,7 @@ from typing import Literal
 import embedkit
 from embedkit.errors import InputError
 from embedkit.extraction.backend import backend_for
-from embedkit.extraction.decoding import Deviation, deviation, stored_policy
+from embedkit.extraction.decoding import Deviation, deviation
 from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
@@ -139,25 +139,6 @@ def _draft(schema: StoreSchema, asked: Asked, *, where: str) -> _Draft | None:
     _check_prefix(schema, name, prefix)
     batch = mine[0].batch_size if mine else asked.batch_size
     return _Draft.of(asked, missing, network=name, prefix=prefix, batch_size=batch)
-
-
-def as_stored(schema: StoreSchema, looks: Sequence[Asked]) -> list[Asked]:
-    """Return what is asked, with networks that a store has decoded for as they were.
-
-    A rule that decodes JPEGs small goes by the network that needs the most pixels, and
-    that one may not be asked for any more.
-    """
-    return [_as_stored(schema, asked) for asked in looks]
-
-
-def _as_stored(schema: StoreSchema, asked: Asked) -> Asked:
-    parts = asked.network.identity_parts.items()
-    for one in schema.passes:
-        if all(one.parts[name] == text for name, text in parts):
-            stored = one.parts["decode"]
-            found = stored_policy(asked.network, asked.decode, stored)
-            return replace(asked, decode=found)
-    return asked
 
 
 def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,10 @@ from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.networks.resized import resized_to
+from embedkit.store.schema import StoreSchema
+
+if TYPE_CHECKING:
+    from embedkit.extraction.asked import Asked
 
 Decode: TypeAlias = Literal["exact", "fast"]
 """Whether all of a JPEG is decoded."""
@@ -84,26 +88,37 @@ def _least_side(network: Network) -> int:
     raise InputError(message)
 
 
-def stored_policy(network: Network, policy: str, stored: str) -> str:
-    """Return the rule for a network that a store has already.
+def as_stored(schema: StoreSchema, looks: Sequence[Asked]) -> list[Asked]:
+    """Return what is asked, by the rule that a store has for each network already.
+
+    The rule goes by the network that needs the most pixels, and that one may not be
+    asked for any more, or not have been then.
 
     Parameters
     ----------
-    network : Network
-        The network.
-    policy : str
-        The rule asked for: what this network needs, and those beside it now.
-    stored : str
-        The rule it was stored by: what it needs, and those that were beside it then.
+    schema : StoreSchema
+        Of the store.
+    looks : sequence of Asked
+        What is asked of each network.
 
     Returns
     -------
-    str
-        `stored` where both decode JPEGs small and `stored` leaves enough for it.
+    list of Asked
+        With the stored rule where both it and the one asked for decode JPEGs small, and
+        it leaves enough for the network.
     """
-    if enough(policy) is None:
-        return policy
-    return stored if (enough(stored) or 0) >= _least_side(network) else policy
+    return [_as_stored(schema, asked) for asked in looks]
+
+
+def _as_stored(schema: StoreSchema, asked: Asked) -> Asked:
+    if enough(asked.decode) is None:
+        return asked
+    parts, least = asked.network.identity_parts.items(), _least_side(asked.network)
+    for one in schema.passes:
+        mine = all(one.parts[name] == text for name, text in parts)
+        if mine and (enough(one.parts["decode"]) or 0) >= least:
+            return replace(asked, decode=one.parts["decode"])
+    return asked
 
 
 def deviation(

@@ -13,7 +13,6 @@ from embedkit.config import settings
 from embedkit.errors import CorruptStore, InputError, StoreError
 from embedkit.extraction.asked import (
     Asked,
-    as_stored,
     first_schema,
     lacking,
     name_in_store,
@@ -25,7 +24,7 @@ from embedkit.extraction.changes import (
     digest_of,
     find_changes,
 )
-from embedkit.extraction.decoding import Decode, policy_for
+from embedkit.extraction.decoding import Decode, as_stored, policy_for
 from embedkit.extraction.rounding import Dtype, check_dtype
 from embedkit.extraction.run import Progress, fill, writing
 from embedkit.files.files import Files, files_at

@@ -21,10 +21,9 @@ from typing import Final
 
 from PIL import Image
 
-from embedkit.errors import SourceError
 from embedkit.files.files import Files
 from embedkit.images.decode import DECODE_POLICY, decode
-from embedkit.images.source import EncodedSource, Loaded, Source, content_hash
+from embedkit.images.source import EncodedSource, Source
 
 _DRAFT: Final = re.compile(rf"{DECODE_POLICY}-draft-([1-9]\d*)", re.ASCII)
 
@@ -90,7 +89,7 @@ def decoded_by(source: Source, policy: str) -> Source:
 
 
 @dataclass(frozen=True, slots=True)
-class DraftSource:
+class DraftSource(EncodedSource):
     """Image files, of which JPEGs are decoded no larger than is needed.
 
     Attributes
@@ -104,19 +103,13 @@ class DraftSource:
     source: EncodedSource
     at_least: int
 
-    def load(self, uri: str) -> Loaded:
-        """Fetch the bytes at `uri` once, hash and decode them."""
-        content = 0
-        try:
-            data = self.source.fetch(uri)
-            content = content_hash(data)
-            return Loaded(decode(io.BytesIO(data), at_least=self.at_least), content)
-        except SourceError as error:
-            return Loaded(error, content)
+    def fetch(self, uri: str) -> bytes:
+        """Return the bytes of the file at `uri`. Raises `SourceError`."""
+        return self.source.fetch(uri)
 
-    def read(self, uri: str) -> Image.Image:
-        """Decode the image at `uri`. Raises `SourceError` if it cannot be decoded."""
-        return self.load(uri).unwrap()
+    def decoded(self, data: bytes) -> Image.Image:
+        """Return the image in the bytes of a file. Raises `SourceError`."""
+        return decode(io.BytesIO(data), at_least=self.at_least)
 
     def content(self, uri: str) -> int:
         """Return the hash of the bytes at `uri`; 0 if they cannot be read."""

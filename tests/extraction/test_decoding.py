@@ -11,7 +11,6 @@ import embedkit as ek
 from embedkit.errors import IdentityMismatch, InputError
 from embedkit.extraction.decoding import Deviation, deviation, policy_for
 from embedkit.images.decode import decode
-from embedkit.images.draft import DraftSource
 from embedkit.images.source import FileSource
 from embedkit.networks.load import load_network
 
@@ -167,8 +166,7 @@ def test_nothing_is_computed_twice(folder, net, tmp_path, monkeypatch):
     """The same call again reads no image."""
     path = tmp_path / "s.zarr"
     ek.extract(folder, net, path, layers="conv", decode="fast")
-    monkeypatch.setattr(DraftSource, "load", None)
-    monkeypatch.setattr(FileSource, "load", None)
+    monkeypatch.setattr(FileSource, "fetch", None)
 
     again = ek.extract(folder, net, path, layers="conv", decode="fast")
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import SourceError
+from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.store import arrays, blocks
@@ -70,6 +71,7 @@ def recompute(
         The largest difference, relative to the largest magnitude of the stored row.
     """
     taps = network.taps([spec.tap for spec in one.layers], pool=one.pools)
+    source = decoded_by(source, one.parts["decode"])
     findings: list[Finding] = []
     largest = 0.0
     for part in _parts(rows, one.batch_size):
@@ -80,7 +82,7 @@ def recompute(
         values = taps.forward(batch)
         for spec in one.layers:
             stored = arrays.read(store.files, blocks.activation(spec), rows=kept)
-            errors = _errors(values[spec.tap][: len(kept)], stored)
+            errors = row_errors(values[spec.tap][: len(kept)], stored)
             largest = max(largest, *errors, 0.0)
             findings += _differing(spec, one, kept, errors)
     return findings, largest
@@ -114,10 +116,21 @@ def _inputs(
     return np.array(kept, np.int64), batch, lost
 
 
-def _errors(
+def row_errors(
     now: npt.NDArray[np.float32], stored: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Return for every row the largest difference over the largest magnitude stored."""
+    """Return for every row the largest difference over the largest magnitude stored.
+
+    Parameters
+    ----------
+    now, stored : (n, ...) array of floats
+        One row per image.
+
+    Returns
+    -------
+    (n,) array of float64
+        0 where rows are equal, NaN beside NaN included.
+    """
     wide, old = (
         each.reshape(len(each), -1).astype(np.float64) for each in (now, stored)
     )

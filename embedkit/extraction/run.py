@@ -18,6 +18,7 @@ from embedkit.extraction.shortcut import cheaper_start
 from embedkit.extraction.task import BlockLoss
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
+from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.store.arrays import read, read_text
@@ -209,7 +210,8 @@ def _shared(
     """Yield passes that can share the reading of images, and the blocks they all lack."""
     groups: dict[object, list[Pass]] = {}
     for one in (one for one in passes if one.key in todo):
-        groups.setdefault(one.key if jobs.start(one) else one.block, []).append(one)
+        alike = (one.block, one.parts["decode"])
+        groups.setdefault(one.key if jobs.start(one) else alike, []).append(one)
     for group in groups.values():
         together: dict[tuple[bool, ...], list[int]] = {}
         for block in sorted(set().union(*(todo[one.key] for one in group))):
@@ -266,12 +268,12 @@ class Jobs:
         """Return the stored layer from which a pass is computed, if it is cheaper."""
         if one.key not in self._starts:
             network = self._networks[one.network]
-            found = cheaper_start(self._store, network, self._source, one)
+            found = cheaper_start(self._store, network, self._decoded(one), one)
             self._starts[one.key] = found
         return self._starts[one.key]
 
     def of(self, *passes: Pass) -> Job:
-        """Return the job of passes that have the same blocks."""
+        """Return the job of passes that have the same blocks and decode alike."""
         spool = _spool(self._store)
         return Job(
             store=self._store.url,
@@ -284,9 +286,13 @@ class Jobs:
                 )
                 for one in passes
             ),
-            source=self._source.spooled(spool),
+            source=self._decoded(passes[0]).spooled(spool),
             decode_threads=settings().decode_threads,
         )
+
+    def _decoded(self, one: Pass) -> Source:
+        """Return the source as a pass decodes it."""
+        return decoded_by(self._source, one.parts["decode"])
 
 
 def _spool(store: Store) -> Files:

@@ -307,3 +307,78 @@ def test_any_files_keep_their_rows(files, tiny, tmp_path_factory):
                 **how,
             )
             assert alone["fc"].values.tobytes() == last[good].tobytes()
+
+
+class Oddity(Exception):
+    """An error of nobody's kind, as libraries have their own."""
+
+
+class FailsUntraced(nn.Module):
+    """Cannot be traced, and cannot be run."""
+
+    def forward(self, x):
+        if x.sum() < 1e9:
+            raise Oddity("no such branch")
+        return x
+
+
+class Splits(nn.Module):
+    """Has a tap that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        one, other = self.conv(x).chunk(2, 1)
+        return one + other
+
+
+def _zeros(image):
+    return torch.zeros(3, 8, 8)
+
+
+def _refuses(image):
+    raise Oddity("no face in the picture")
+
+
+def _gives_an_array(image):
+    return np.zeros((3, 8, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("module", "transform", "layers", "message"),
+    [
+        (
+            FailsUntraced,
+            _zeros,
+            "all",
+            r"network FailsUntraced .*Oddity: no such branch",
+        ),
+        (Splits, _zeros, ["chunk"], r"'chunk' of network Splits is no layer.*tuple"),
+        (Splits, _zeros, ["chonk"], r"network Splits has no layer 'chonk'"),
+        (Splits, _refuses, "all", r"transform _refuses of network Splits .*no face"),
+        (Splits, _gives_an_array, "all", r"transform of network Splits gave a ndarray"),
+        (
+            lambda: torch.jit.script(Splits()),
+            _zeros,
+            "all",
+            "network RecursiveScriptModule cannot be looked into: it is TorchScript",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_what_cannot_work_is_named_before_any_block(
+    module, transform, layers, message, images, tmp_path, monkeypatch
+):
+    """The network, layer or transform is named in one line, and nothing is written."""
+    monkeypatch.setattr("embedkit.extraction.driver.fill", None)  # no block starts
+    with pytest.raises(ek.errors.NetworkError, match=message) as caught:
+        ek.extract(
+            images,
+            ek.load_network(module(), transform=transform),
+            tmp_path / "deep" / "s.zarr",
+            layers=layers,
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "deep").exists()

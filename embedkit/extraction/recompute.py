@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embedkit.errors import SourceError
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
+from embedkit.networks.row_errors import row_errors
 from embedkit.store import arrays, blocks
 from embedkit.store.schema import LayerSpec, Pass
 from embedkit.store.store import Store
@@ -80,7 +81,7 @@ def recompute(
         values = taps.forward(batch)
         for spec in one.layers:
             stored = arrays.read(store.files, blocks.activation(spec), rows=kept)
-            errors = _errors(values[spec.tap][: len(kept)], stored)
+            errors = row_errors(values[spec.tap][: len(kept)], stored)
             largest = max(largest, *errors, 0.0)
             findings += _differing(spec, one, kept, errors)
     return findings, largest
@@ -112,22 +113,6 @@ def _inputs(
         batch[len(kept)] = network.prepare(loaded.image)
         kept.append(int(row))
     return np.array(kept, np.int64), batch, lost
-
-
-def _errors(
-    now: npt.NDArray[np.float32], stored: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Return for every row the largest difference over the largest magnitude stored."""
-    wide, old = (
-        each.reshape(len(each), -1).astype(np.float64) for each in (now, stored)
-    )
-    same = (wide == old) | (np.isnan(wide) & np.isnan(old))
-    with np.errstate(invalid="ignore"):
-        gaps = np.where(same, 0.0, np.abs(wide - old))
-    gaps = np.where(np.isnan(gaps), np.inf, gaps).max(axis=1, initial=0.0)
-    finite = np.where(np.isfinite(old), np.abs(old), 0.0)
-    scale = finite.max(axis=1, initial=0.0)
-    return np.where(gaps == 0.0, 0.0, gaps / np.where(scale > 0.0, scale, 1.0))
 
 
 def _differing(

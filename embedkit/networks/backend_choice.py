@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedkit.errors import InputError, MissingDependencyError, NetworkError
-from embedkit.networks.backends import BACKENDS, Backend, Taps, largest_error
+from embedkit.networks.backends import BACKENDS, Backend, Taps
 from embedkit.networks.choice import LayerChoice
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
+from embedkit.networks.row_errors import largest_error
 from embedkit.networks.taps import BACKEND
 
 _REPEATS = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -46,7 +47,10 @@ def test_choice_takes_the_fastest(digits, noise, monkeypatch):
     text = found.describe()
     assert text.startswith("backend 'torch_fused' for batches of 4 images:")
     assert "torch_fused: 4.0 images/s, largest relative error" in text
-    assert json.loads(json.dumps(found.to_json()))["images"] == 4
+    plain = json.loads(json.dumps(found.to_json()))
+    assert plain["images"] == 4
+    assert plain["place"]["pid"] == os.getpid()
+    assert text.endswith(f"\n  measured in {found.place}")
 
 
 def test_every_backend_races(digits, noise):

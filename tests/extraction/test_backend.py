@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_a_worker_that_dies_of_a_backend_leaves_the_reference(
     """Measuring is a service: without it, blocks run on PyTorch as it is."""
 
     def dies(client, *given):
-        raise KilledWorker("_choose_there", None, 3)
+        raise KilledWorker("_choose_there", SimpleNamespace(address="tcp://gone"), 3)
 
     monkeypatch.setattr(backend, "_on_a_worker", dies)
     with (

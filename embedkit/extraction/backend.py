@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+from distributed import Client, KilledWorker, get_client
 
 from embedkit.errors import InputError, SourceError, did_you_mean
+from embedkit.files.files import files_at
 from embedkit.images.imageset import ImageSet
-from embedkit.networks.backend_choice import choose_backend
+from embedkit.networks.backend_choice import Choice, choose_backend
 from embedkit.networks.backends import BACKENDS, Backend
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
+from embedkit.networks.spool import Spooled, load_spooled
+from embedkit.networks.taps import BACKEND
+from embedkit.networks.tracing import one_line
 
 AUTO = "auto"
 AskedBackend: TypeAlias = Backend | Literal["auto"]
+
+_Pools: TypeAlias = tuple[tuple[str, Pool], ...]
+"""Layers, and how each is pooled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ def backend_for(
     pools: Mapping[str, Pool],
     batch_size: int,
 ) -> Found:
-    """Return what executes a network.
+    """Return what executes a network; measured on a worker where there is a cluster.
 
     Parameters
     ----------
@@ -68,21 +78,70 @@ def backend_for(
     """
     if backend != "auto":
         return Found(backend)
-    return _measured(network, images, tuple(pools.items()), batch_size)
+    client = _active()
+    cluster = "" if client is None else client.id
+    return _measured(network, images, tuple(pools.items()), batch_size, cluster)
 
 
 @lru_cache(maxsize=2)
 def _measured(
     network: Network,
     images: ImageSet,
-    pools: tuple[tuple[str, Pool], ...],
+    pools: _Pools,
     batch_size: int,
+    cluster: str,  # noqa: ARG001 - what was measured on another says nothing here
 ) -> Found:
     """Measure once for what one call may ask more than once."""
-    layers = [layer for layer, _ in pools]
+    client = _active()
     batch = _some(network, images, batch_size)
-    choice = choose_backend(network, layers, pool=dict(pools), batch=batch)
+    if client is None:
+        choice = _choose(network, pools, batch)
+    else:
+        try:
+            choice = _on_a_worker(client, network, pools, batch)
+        except KilledWorker as error:
+            told = f"the worker that measured backends died ({one_line(error)})"
+            return Found(BACKEND, f"backend {BACKEND!r}: {told}")
     return Found(choice.backend, choice.describe())
+
+
+def _active() -> Client | None:
+    try:
+        return get_client()
+    except ValueError:  # no client is active: blocks run here, too
+        return None
+
+
+def _choose(network: Network, pools: _Pools, batch: npt.NDArray[np.float32]) -> Choice:
+    layers = [layer for layer, _ in pools]
+    return choose_backend(network, layers, pool=dict(pools), batch=batch)
+
+
+def _on_a_worker(
+    client: Client, network: Network, pools: _Pools, batch: npt.NDArray[np.float32]
+) -> Choice:
+    """Measure where blocks will run: its cores and threads are not those of the client.
+
+    The network travels by way of the cluster, since there is no store yet that both can
+    reach.
+    """
+    with TemporaryDirectory() as folder:
+        spooled = network.spool(files_at(folder))
+        data = (Path(folder) / spooled.name).read_bytes()
+    sent = client.scatter([data, batch], hash=False)  # large: not inside the task
+    future = client.submit(_choose_there, spooled, *sent, pools, pure=False)
+    choice: Choice = future.result()
+    return choice
+
+
+def _choose_there(
+    spooled: Spooled, data: bytes, batch: npt.NDArray[np.float32], pools: _Pools
+) -> Choice:
+    """Run in a worker, which keeps the network loaded for its blocks."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / spooled.name).write_bytes(data)
+        network = load_spooled(replace(spooled, url=files_at(folder).url))
+    return _choose(network, pools, batch)
 
 
 def _some(network: Network, images: ImageSet, size: int) -> npt.NDArray[np.float32]:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import InputError, NetworkError, SourceError, did_you_mean
-from embedkit.extraction.recompute import row_errors
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.draft import decoded_by, draft_policy, enough
 from embedkit.images.imageset import ImageSet
@@ -19,6 +18,7 @@ from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.networks.resized import resized_to
+from embedkit.networks.row_errors import row_errors
 from embedkit.store.schema import StoreSchema
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from embedkit.errors import SourceError
 from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
+from embedkit.networks.row_errors import row_errors
 from embedkit.store import arrays, blocks
 from embedkit.store.schema import LayerSpec, Pass
 from embedkit.store.store import Store
@@ -114,33 +115,6 @@ def _inputs(
         batch[len(kept)] = network.prepare(loaded.image)
         kept.append(int(row))
     return np.array(kept, np.int64), batch, lost
-
-
-def row_errors(
-    now: npt.NDArray[np.float32], stored: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Return for every row the largest difference over the largest magnitude stored.
-
-    Parameters
-    ----------
-    now, stored : (n, ...) array of floats
-        One row per image.
-
-    Returns
-    -------
-    (n,) array of float64
-        0 where rows are equal, NaN beside NaN included.
-    """
-    wide, old = (
-        each.reshape(len(each), -1).astype(np.float64) for each in (now, stored)
-    )
-    same = (wide == old) | (np.isnan(wide) & np.isnan(old))
-    with np.errstate(invalid="ignore"):
-        gaps = np.where(same, 0.0, np.abs(wide - old))
-    gaps = np.where(np.isnan(gaps), np.inf, gaps).max(axis=1, initial=0.0)
-    finite = np.where(np.isfinite(old), np.abs(old), 0.0)
-    scale = finite.max(axis=1, initial=0.0)
-    return np.where(gaps == 0.0, 0.0, gaps / np.where(scale > 0.0, scale, 1.0))
 
 
 def _differing(

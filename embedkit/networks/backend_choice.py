@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from embedkit.errors import InputError, MissingDependencyError, NetworkError
-from embedkit.networks.backends import BACKENDS, Backend, Taps, largest_error
+from embedkit.networks.backends import BACKENDS, Backend, Taps
 from embedkit.networks.choice import LayerChoice
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
+from embedkit.networks.row_errors import largest_error
 from embedkit.networks.taps import BACKEND
 
 _REPEATS = 3
@@ -41,6 +45,33 @@ class Trial:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where backends were measured.
+
+    Attributes
+    ----------
+    host : str
+        The machine.
+    pid : int
+        The process.
+    threads : int
+        Threads of it that share one operator, in PyTorch.
+    """
+
+    host: str
+    pid: int
+    threads: int
+
+    @classmethod
+    def here(cls) -> Place:
+        """Return this process."""
+        return cls(platform.node(), os.getpid(), torch.get_num_threads())
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, threads: {self.threads}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The backend that was fastest on a batch, and how all of them did.
@@ -53,11 +84,14 @@ class Choice:
         How many images the batch had.
     table : mapping of str to Trial
         One for every backend.
+    place : Place, optional
+        Where they ran.
     """
 
     backend: Backend
     images: int
     table: Mapping[Backend, Trial]
+    place: Place | None = None
 
     def describe(self) -> str:
         """Return the numbers in one line per backend, and the choice in front."""
@@ -68,6 +102,8 @@ class Choice:
                 speed = f"{trial.images_per_second:.1f} images/s"
                 said = f"{speed}, largest relative error {trial.max_error:.1e}"
             lines.append(f"  {backend}: {said}")
+        if self.place is not None:
+            lines.append(f"  measured in {self.place}")
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +116,12 @@ class Choice:
             }
             for backend, trial in self.table.items()
         }
-        return {"backend": self.backend, "images": self.images, "table": table}
+        return {
+            "backend": self.backend,
+            "images": self.images,
+            "table": table,
+            "place": None if self.place is None else asdict(self.place),
+        }
 
 
 def choose_backend(
@@ -138,7 +179,7 @@ def choose_backend(
         worst = table[backend].max_error
         table[backend] = Trial(images_per_second=speed, max_error=worst)
     best = max(speeds, key=speeds.__getitem__)
-    return Choice(backend=best, images=len(batch), table=table)
+    return Choice(backend=best, images=len(batch), table=table, place=Place.here())
 
 
 def _compare(

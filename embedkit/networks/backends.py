@@ -182,34 +182,3 @@ def _class_of(backend: Backend) -> type[TapGraph]:
         each.backend: each for each in (TapGraph, ChannelsLastTaps, FusedTaps, AmpTaps)
     }
     return found[backend]
-
-
-def largest_error(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return by how much rows differ, relative to each row's largest magnitude.
-
-    Parameters
-    ----------
-    found, expected : ndarray of float32, shape (B, ...)
-        Of the same shape.
-
-    Returns
-    -------
-    float
-        The largest over all rows. Infinite where only one of two numbers is NaN, or
-        where a row that should be zero is not.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> largest_error(np.float32([[1, 4], [0, 0]]), np.float32([[2, 4], [0, 0]]))
-    0.25
-    """
-    count = len(expected)
-    true = expected.reshape(count, -1).astype(np.float64)
-    other = found.reshape(count, -1).astype(np.float64)
-    same = (true == other) | (np.isnan(true) & np.isnan(other))
-    if same.all():
-        return 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        away = np.abs(other - true) / np.nanmax(np.abs(true), 1, keepdims=True)
-    return float(np.nan_to_num(away[~same], nan=np.inf, posinf=np.inf).max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -18,6 +19,8 @@ LayerChoice: TypeAlias = "str | Sequence[str] | Callable[[pd.Series[Any]], bool]
 
 PRESETS = ("all", "last", "stages", "blocks")
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 
 def resolve_layers(
     asked: LayerChoice,
@@ -25,6 +28,7 @@ def resolve_layers(
     *,
     network: str,
     blocks: Sequence[str] = (),
+    others: Mapping[str, str] = _NONE,
 ) -> tuple[str, ...]:
     """Return the canonical names for what a user asked.
 
@@ -41,6 +45,8 @@ def resolve_layers(
         Its name, for messages.
     blocks : sequence of str
         The layers that ``"blocks"`` stands for.
+    others : mapping of str to str
+        What gives no layer, and what it gives instead, for messages.
 
     Returns
     -------
@@ -59,7 +65,9 @@ def resolve_layers(
         message = f"no layer was asked of {network}: give a name, a list or 'stages'"
         raise NetworkError(message)
     chosen = {
-        name for one in wanted for name in _resolve_one(one, layers, network, blocks)
+        name
+        for one in wanted
+        for name in _resolve_one(one, layers, network, blocks, others)
     }
     return tuple(layer.name for layer in layers if layer.name in chosen)
 
@@ -70,6 +78,7 @@ def choose_layers(
     *,
     network: str,
     blocks: Sequence[str] = (),
+    others: Mapping[str, str] = _NONE,
 ) -> list[Layer]:
     """Return the layers that a user asked for, in execution order.
 
@@ -87,7 +96,9 @@ def choose_layers(
     wanted = frozenset(
         names
         if exact
-        else resolve_layers(asked, layers, network=network, blocks=blocks)
+        else resolve_layers(
+            asked, layers, network=network, blocks=blocks, others=others
+        )
     )
     return [layer for layer in layers if layer.name in wanted]
 
@@ -99,6 +110,7 @@ def resolve_pools(
     layers: Sequence[Layer],
     network: str,
     blocks: Sequence[str] = (),
+    others: Mapping[str, str] = _NONE,
 ) -> dict[str, Pool]:
     """Return how each of some layers is pooled.
 
@@ -116,6 +128,8 @@ def resolve_pools(
         Its name, for messages.
     blocks : sequence of str
         The layers that ``"blocks"`` stands for.
+    others : mapping of str to str
+        What gives no layer, and what it gives instead, for messages.
 
     Returns
     -------
@@ -136,7 +150,11 @@ def resolve_pools(
     pools: dict[str, Pool] = {}
     for key, one in given.items():
         way = check_pool(one)
-        fits = [key] if key in names else _resolve_one(key, layers, network, blocks)
+        fits = (
+            [key]
+            if key in names
+            else _resolve_one(key, layers, network, blocks, others)
+        )
         for name in fits:
             pools.setdefault(name, way)
     for layer in chosen:
@@ -168,7 +186,11 @@ def _by_predicate(
 
 
 def _resolve_one(
-    asked: str, layers: Sequence[Layer], network: str, blocks: Sequence[str]
+    asked: str,
+    layers: Sequence[Layer],
+    network: str,
+    blocks: Sequence[str],
+    others: Mapping[str, str],
 ) -> Iterable[str]:
     names = [layer.name for layer in layers]
     if asked in PRESETS:
@@ -180,6 +202,13 @@ def _resolve_one(
     if matched:
         return matched
     nearest = did_you_mean(asked, [*aliases, *PRESETS])
+    if asked in others:
+        message = (
+            f"{asked!r} of network {network} is no layer: it gives {others[asked]}, and "
+            "a layer is a floating tensor that depends on the pictures, one row for "
+            f"each. {nearest}"
+        )
+        raise NetworkError(message)
     message = f"network {network} has no layer {asked!r}. {nearest}"
     raise NetworkError(message)
 

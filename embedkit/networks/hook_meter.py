@@ -21,6 +21,7 @@ from embedkit.networks.measure import (
     TO_CHANNELS_LAST,
     Measured,
     is_batch,
+    told,
     visible_attention,
 )
 from embedkit.networks.pooling import position_axes
@@ -83,6 +84,7 @@ class HookMeter:
     ) -> None:
         self._leaves = leaves
         self._layers: dict[str, Layer] = {}
+        self._others: dict[str, str] = {}
         self._origins = _Origins()
         self._counter = FlopCounterMode(display=False)
 
@@ -95,15 +97,23 @@ class HookMeter:
             with self._origins:
                 network(batch)
         layers = tuple(self._layers.values())
-        return Measured(layers=layers, nodes={}, layouts={}, effects=_NO_EFFECTS)
+        return Measured(
+            layers=layers,
+            nodes={},
+            layouts={},
+            effects=_NO_EFFECTS,
+            others=self._others,
+        )
 
     def see(self, call: str, module: nn.Module, value: object) -> None:
         """Note what a module returned."""
         for name, leaf in self._leaves(call, value):
-            if not is_batch(leaf) or name in self._layers:
+            if name in self._layers:
                 continue
-            if leaf in self._origins.channels_last:
+            if is_batch(leaf) and leaf in self._origins.channels_last:
                 self._layers[name] = self._layer(name, module, leaf)
+            else:
+                self._others[name] = told(leaf)
 
     def _layer(self, name: str, module: nn.Module, value: Tensor) -> Layer:
         last = self._origins.channels_last

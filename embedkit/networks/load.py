@@ -17,6 +17,7 @@ from embedkit.networks.bundled.digits import WEIGHTS, DigitsNetwork, DigitsTrans
 from embedkit.networks.network import Network
 from embedkit.networks.prepare import Transform
 from embedkit.networks.weights import load_strictly, read_weights
+from embedkit.networks.wrappers import refuse_scripts, unwrap_inside, unwrapped
 
 Weights = str | os.PathLike[str] | None
 Loaded: TypeAlias = tuple[nn.Module, Transform]
@@ -43,7 +44,8 @@ def load_network(
         network of torchvision, such as ``"resnet50"``, where
         ``"resnet50.IMAGENET1K_V1"`` chooses among its weights; ``"timm/"`` and the name
         of a network of timm, such as ``"timm/vit_tiny_patch16_224"``; or a module of
-        your own, of which a copy is made.
+        your own, of which a copy is made; what wraps it, as `torch.compile` and
+        ``DataParallel`` do, is left off.
     weights : "default", "none", path or None, default "default"
         ``"default"``: those of the name (downloaded once), or those a module holds. A
         path: a state dict in a .pt, .pth or .safetensors file, which has to fit exactly.
@@ -68,7 +70,8 @@ def load_network(
         When `network` is neither a name nor a module, or a module without `transform`,
         or when `name` cannot be used as one.
     NetworkError
-        When the name is unknown, or the weights cannot be downloaded, read or loaded.
+        When the name is unknown, when the weights cannot be downloaded, read or loaded,
+        or when a module is TorchScript.
     MissingDependencyError
         When torchvision is missing or does not fit the installed PyTorch, or when a
         network of timm is asked for without the extra ``timm``.
@@ -81,6 +84,7 @@ def load_network(
     called = None if name is None else _checked_name(name)
     file = None if weights == _NONE else weights
     if isinstance(network, nn.Module):
+        network = unwrapped(network)
         own, bound = _load_module(network, weights=file, transform=transform)
         return Network(own, name=called or type(network).__name__, transform=bound)
     asked = _asked(network)
@@ -142,7 +146,9 @@ def _load_module(
             "[Resize((224, 224)), ToTensor()])"
         )
         raise InputError(message)
+    refuse_scripts(module, name=name)
     own = copy.deepcopy(module)
+    unwrap_inside(own)
     if weights is not None and weights != "default":
         load_strictly(own, read_weights(weights), name=name, source=weights)
     return own, transform

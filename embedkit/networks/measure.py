@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import torch
@@ -53,12 +53,15 @@ class Measured:
         How the value of each layer lies in memory.
     effects : Effects
         What the nodes of the graph do to memory.
+    others : dict of str to str
+        What gives no layer: its name, and what it gives instead.
     """
 
     layers: tuple[Layer, ...]
     nodes: dict[str, fx.Node]
     layouts: dict[str, Layout]
     effects: Effects
+    others: dict[str, str] = field(default_factory=dict)
 
 
 class LayerMeter(EffectMeter):
@@ -82,6 +85,7 @@ class LayerMeter(EffectMeter):
         self._layers: list[Layer] = []
         self._nodes: dict[str, fx.Node] = {}
         self._layouts: dict[str, Layout] = {}
+        self._others: dict[str, str] = {}
         self._names = names
         self._channels_last: set[fx.Node] = set()
         self._counter = FlopCounterMode(display=False)
@@ -99,12 +103,17 @@ class LayerMeter(EffectMeter):
             nodes=self._nodes,
             layouts=self._layouts,
             effects=self.effects,
+            others=self._others,
         )
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node and note it if it is a layer."""
         value = super().run_node(n)
-        if n in self.from_input and n.name in self._names and is_batch(value):
+        if n.name not in self._names:
+            return value
+        if n not in self.from_input or not is_batch(value):
+            self._others[self._names[n.name]] = told(value)
+        else:
             layer = self._layer(n, value)
             self._layers.append(layer)
             self._nodes[layer.name] = n
@@ -146,6 +155,19 @@ class LayerMeter(EffectMeter):
             given = node.args[1:] or tuple(node.kwargs.values())[-1:]
             order = given[0] if len(given) == 1 else given
         return tuple(axis % len(order) for axis in order)
+
+
+def told(value: object) -> str:
+    """Say in a word what a value is.
+
+    Examples
+    --------
+    >>> told((1, 2)), told(torch.zeros(5, 3) > 0)
+    ('a value of type tuple', 'a tensor (5, 3) of torch.bool')
+    """
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {value.dtype}"
+    return f"a value of type {type(value).__name__}"
 
 
 def is_batch(value: object) -> TypeGuard[Tensor]:

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -20,32 +19,28 @@ from embedkit.networks.backends import (
     make_taps,
     takes_channels_last,
 )
-from embedkit.networks.blocks import block_taps
-from embedkit.networks.choice import (
-    LayerChoice,
-    choose_layers,
-    resolve_layers,
-    resolve_pools,
-)
+from embedkit.networks.choice import LayerChoice
 from embedkit.networks.describe import described
+from embedkit.networks.graph_program import GraphProgram
 from embedkit.networks.hooks import HookProgram
 from embedkit.networks.identity import combine, describe_transform
-from embedkit.networks.layers import Layer, layer_table, module_aliases
+from embedkit.networks.layered import Layered
 from embedkit.networks.measure import Measured
 from embedkit.networks.pools import Pool
 from embedkit.networks.prepare import Transform, prepared
 from embedkit.networks.program import Program
 from embedkit.networks.spool_file import Spooled, write_spool
 from embedkit.networks.starts import demand_start, find_start
-from embedkit.networks.taps import BACKEND, GraphProgram, TapGraph
+from embedkit.networks.taps import BACKEND, TapGraph
 from embedkit.networks.tracing import ONE_AT_A_TIME, one_line, trace
+from embedkit.networks.trust import Seen, see
 from embedkit.networks.weights import weights_digest
 
 _PROBE_SIZE = (512, 384)  # a common photo's shape; its content is of no account
 _PROBE_GREY = (128, 128, 128)
 
 
-class Network:
+class Network(Layered):
     """A network in evaluation mode, and the transform that its weights expect.
 
     Use `embedkit.networks.load.load_network` to get one.
@@ -76,7 +71,7 @@ class Network:
     Notes
     -----
     Where PyTorch can trace the module, every call of a module or function is a layer.
-    Where it cannot, as `traced` and the ``repr`` tell, every call of a module is one, and
+    Where it cannot, or where the graph does something else, as `traced` and the ``repr`` tell, every call of a module is one, and
     is called ``path#call`` (see `embedkit.networks.hooks`); nothing can then be computed
     from a stored layer.
     """
@@ -97,7 +92,7 @@ class Network:
         self.asked = asked
         self.weights = weights
         self._module = module.eval().requires_grad_(requires_grad=False)
-        self._program = _program_of(self._module, name)
+        self._given = _program_of(self._module, name)
 
     @property
     def module(self) -> nn.Module:
@@ -106,7 +101,11 @@ class Network:
 
     @property
     def traced(self) -> bool:
-        """Whether PyTorch can trace the network, so that functions are layers too."""
+        """Whether PyTorch can trace the network, so that functions are layers too.
+
+        False also where the traced graph does not give, bit by bit, what the network
+        gives for a picture of noise: a network can mislead the tracer.
+        """
         return self._program.reason is None
 
     @cached_property
@@ -119,8 +118,22 @@ class Network:
         return self._probe.shape
 
     @cached_property
+    def _seen(self) -> Seen:
+        return see(
+            self._given,
+            self._module,
+            name=self.name,
+            probe=self._probe,
+            sample=self.prepare(_noise()),
+        )
+
+    @property
+    def _program(self) -> Program:
+        return self._seen.program
+
+    @property
     def _measured(self) -> Measured:
-        return self._program.measure(self._probe, name=self.name)
+        return self._seen.measured
 
     @cached_property
     def _channels_last(self) -> Program:
@@ -129,25 +142,6 @@ class Network:
     @cached_property
     def _measured_channels_last(self) -> Measured:
         return self._channels_last.measure(self._probe, name=self.name)
-
-    @cached_property
-    def layers(self) -> pd.DataFrame:
-        """Every layer that can be tapped, in execution order.
-
-        See `embedkit.networks.layers.layer_table` for its columns.
-        """
-        return layer_table(self._measured.layers)
-
-    @cached_property
-    def aliases(self) -> dict[str, str]:
-        """The canonical tap for every module path: the last tap inside the module."""
-        paths = {path for path, _ in self._module.named_modules()}
-        found = module_aliases([layer.name for layer in self._measured.layers])
-        return {path: name for path, name in found.items() if path in paths}
-
-    @cached_property
-    def _blocks(self) -> tuple[str, ...]:
-        return tuple(block_taps(self._module, self._measured.layers))
 
     @cached_property
     def identity_parts(self) -> dict[str, str]:
@@ -162,62 +156,6 @@ class Network:
     def identity(self) -> str:
         """SHA-256 of `identity_parts`, as hexadecimal digits."""
         return combine(self.identity_parts)
-
-    def resolve(self, layers: LayerChoice = "stages") -> tuple[str, ...]:
-        """Return the canonical names of the layers asked for.
-
-        Parameters
-        ----------
-        layers : str, sequence of str or callable, default "stages"
-            Taps (``"layer1.0.relu_1"``), modules (``"layer4"``: its last tap), patterns
-            (``"*.add"``), or presets: ``"all"``, ``"last"``, ``"stages"`` for one tap of
-            each spatial resolution and the last vector (defined in
-            `embedkit.networks.layers.stages`), and ``"blocks"`` for one tap of each
-            repeated building block (`embedkit.networks.blocks.block_taps`). A sequence
-            may mix them. A callable is given every row of `layers` and returns whether
-            to take it.
-
-        Returns
-        -------
-        tuple of str
-            In execution order, without repetition.
-
-        Raises
-        ------
-        NetworkError
-            When there is no such layer.
-        """
-        return resolve_layers(
-            layers, self._measured.layers, network=self.name, blocks=self._blocks
-        )
-
-    def resolve_pools(
-        self, pool: Pool | Mapping[str, Pool], layers: LayerChoice = "stages"
-    ) -> dict[str, Pool]:
-        """Return how each of the layers asked for is pooled.
-
-        `pool` and `layers` are as for `taps`.
-
-        Returns
-        -------
-        dict of str to str
-            From canonical names, in execution order, to canonical pools (see
-            `embedkit.networks.pools.check_pool`).
-
-        Raises
-        ------
-        NetworkError
-            When there is no such layer.
-        InputError
-            When there is no such pool, no pool for some layer, or one that does not fit.
-        """
-        return resolve_pools(
-            pool,
-            self._chosen(layers),
-            layers=self._measured.layers,
-            network=self.name,
-            blocks=self._blocks,
-        )
 
     def prepare(self, image: Image.Image) -> NDArray[np.float32]:
         """Return an image as the network takes it.
@@ -319,11 +257,6 @@ class Network:
         seen, chosen = self._measured, self._chosen(layers)
         return find_start(seen, start, chosen, network=self.name) is not None
 
-    def _chosen(self, layers: LayerChoice) -> list[Layer]:
-        return choose_layers(
-            layers, self._measured.layers, network=self.name, blocks=self._blocks
-        )
-
     def spool(self, files: Files) -> Spooled:
         """Write the network to a file, for `load_spooled` in other processes.
 
@@ -348,6 +281,13 @@ class Network:
             input_shape=self.input_shape,
             untraced=self._program.reason,
         )
+
+
+def _noise() -> Image.Image:
+    """Return a picture that no two ways through a network treat alike."""
+    columns, rows = _PROBE_SIZE
+    levels = np.random.default_rng(0).integers(0, 256, (rows, columns, 3), np.uint8)
+    return Image.fromarray(levels)
 
 
 def _program_of(module: nn.Module, name: str) -> Program:

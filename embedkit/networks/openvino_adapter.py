@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from embedkit.errors import MissingDependencyError, NetworkError
-from embedkit.networks.backends import largest_error
 from embedkit.networks.converted import cache_folder, find_converted, keep_converted
 from embedkit.networks.layers import Layer
 from embedkit.networks.pools import Pool
 from embedkit.networks.program import Program
+from embedkit.networks.row_errors import largest_error
 from embedkit.networks.starts import Start
 from embedkit.networks.taps import BACKEND, TapGraph
 from embedkit.networks.tracing import FOREIGN_ERRORS, one_line

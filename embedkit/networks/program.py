@@ -19,7 +19,7 @@ from embedkit.networks.starts import Start
 class Program(Protocol):
     """A network that can be measured, told from others and tapped.
 
-    `embedkit.networks.taps.GraphProgram` puts taps into the network's graph;
+    `embedkit.networks.graph_program.GraphProgram` puts taps into the network's graph;
     `embedkit.networks.hooks.HookProgram` runs a network that has none.
     """
 

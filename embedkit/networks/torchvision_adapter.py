@@ -12,7 +12,7 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -135,6 +135,30 @@ def modern_keys(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_OLD_DENSENET_KEY.sub(r"\1\2.", key): value for key, value in state.items()}
 
 
+class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
+    """Remembers what it refused, because a network may catch the refusal."""
+
+    refused: fx.proxy.TraceError | None = None
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Refuse to take a stand-in for true or false."""
+        with self._remembered():
+            return bool(super().to_bool(obj))
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        """Refuse to go through a stand-in."""
+        with self._remembered():
+            return super().iter(obj)
+
+    @contextlib.contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except fx.proxy.TraceError as error:
+            self.refused = error
+            raise
+
+
 def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     """Trace `root` and name every node by its path, as torchvision's extractors do.
 
@@ -150,13 +174,18 @@ def trace(root: nn.Module) -> tuple[fx.Graph, dict[fx.Node, str]]:
     names : dict
         The name of every node but the inputs: the path of a module, or the path of the
         module a function is called in and the function's name; repeated ones numbered.
+
+    Raises
+    ------
+    TraceError
+        When what `root` does depends on values, even if it goes on without them.
     """
     members = inspect.getmembers(torchvision.ops, inspect.isclass)
     leaves = [member for _, member in members if issubclass(member, nn.Module)]
-    tracer = NodePathTracer(
-        autowrap_modules=(math, torchvision.ops), leaf_modules=leaves
-    )
+    tracer = _Tracer(autowrap_modules=(math, torchvision.ops), leaf_modules=leaves)
     graph = tracer.trace(root)
+    if tracer.refused is not None:
+        raise tracer.refused
     return graph, {
         node: path
         for node, path in tracer.node_to_qualname.items()

@@ -91,7 +91,7 @@ def trace(module: nn.Module, *, name: str) -> Traced:
         with ONE_AT_A_TIME:
             graph, names = torchvision_adapter.trace(root)
             traced = fx.GraphModule(root, graph).eval()
-    except FOREIGN_ERRORS as error:
+    except Exception as error:  # a network is anyone's code
         message = (
             f"network {name} cannot be traced ({one_line(error)}): move what depends "
             "on values into a function marked with torch.fx.wrap, or split the network "
@@ -139,7 +139,7 @@ def measured_by(
     try:
         with ONE_AT_A_TIME:
             measured = run(torch.tensor(image))
-    except FOREIGN_ERRORS as error:
+    except Exception as error:  # a network is anyone's code
         message = (
             f"network {name} does not take the {image.shape} float32 picture that its "
             f"transform gives ({one_line(error)}): pass transform= that fits it"

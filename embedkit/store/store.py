@@ -12,29 +12,17 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from embedkit.errors import (
-    NotInStore,
-    StoreError,
-    did_you_mean,
-)
+from embedkit.errors import NotInStore, StoreError, did_you_mean
 from embedkit.files.files import Files, files_at
 from embedkit.store import arrays, layout, results, table
-from embedkit.store.blocks import ACTIVATION, check_shards, layer_group
 from embedkit.store.commits import Commit, read_commits
+from embedkit.store.layer_array import layer_array
+from embedkit.store.listing import described, layer_table
 from embedkit.store.manifest import locate
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
-from embedkit.store.status import (
-    FINISHED,
-    content_of,
-    final,
-    finish,
-    image_table,
-    with_status,
-)
+from embedkit.store.status import FINISHED, finish, image_table, with_status
 from embedkit.store.summary import summary
 from embedkit.store.verify import Verification, verify_bytes
-
-READ_BYTES = 64 * 2**20
 
 
 def open_store(path: str | os.PathLike[str]) -> Store:
@@ -123,34 +111,7 @@ class Store(Mapping[str, xr.DataArray]):
             When files of committed blocks are gone.
         """
         spec = self._find(layer)
-        one = self.schema.pass_of(spec.name)
-        columns = image_table(self.files, self.schema)
-        known = final(self.files)
-        if one.key in known.settled:
-            check_shards(self.files, spec, range(len(self.schema.grid(one))))
-            content = known.content[spec.name]
-        else:
-            commits = self.commits(one)
-            check_shards(self.files, spec, commits)
-            content = content_of(spec.name, commits)
-            status = table.status_columns(columns["image"], commits)
-            columns = table.with_status(columns, status)
-        opened = arrays.open_dataset(
-            self.files,
-            layer_group(spec.name),
-            chunks={"image": _rows_to_read(spec, one)},
-        )[ACTIVATION]
-        activation = opened[: self.schema.n_images].rename(spec.name)
-        labelled = activation.assign_coords(
-            table.as_coordinates(columns, beside=activation.dims)
-        )
-        return labelled.assign_attrs(
-            one.about,
-            layer=spec.name,
-            type=spec.type,
-            pool=spec.pool,
-            content=content,
-        )
+        return layer_array(self.files, self.schema, spec)
 
     def __iter__(self) -> Iterator[str]:
         return (spec.name for spec in self.schema.layers)
@@ -164,18 +125,7 @@ class Store(Mapping[str, xr.DataArray]):
     @property
     def layers(self) -> pd.DataFrame:
         """One row per layer: network, type, pool, shape per image, dtype, bytes."""
-        rows = [(one, spec) for one in self.schema.passes for spec in one.layers]
-        return pd.DataFrame(
-            {
-                "network": [one.network for one, _ in rows],
-                "type": [spec.type for _, spec in rows],
-                "pool": [spec.pool for _, spec in rows],
-                "shape": [spec.shape for _, spec in rows],
-                "dtype": [spec.dtype for _, spec in rows],
-                "nbytes": [spec.row_bytes * self.schema.n_images for _, spec in rows],
-            },
-            index=pd.Index(list(self), name="layer"),
-        )
+        return layer_table(self.schema)
 
     @property
     def images(self) -> pd.DataFrame:
@@ -329,17 +279,7 @@ class Store(Mapping[str, xr.DataArray]):
 
     def __repr__(self) -> str:
         done, blocks = self.blocks
-        size = sum(spec.row_bytes for spec in self.schema.layers) * self.schema.n_images
-        state = "complete" if done == blocks else f"{done} of {blocks} blocks written"
-        head = (
-            f"<embedkit.Store {self.url}: {self.schema.n_images:,} images, "
-            f"{len(self)} layers, {size / 2**20:,.1f} MiB, {state}>"
-        )
-        shown = [
-            f"  {spec.name}: {spec.shape} {spec.dtype}" for spec in self.schema.layers
-        ]
-        more = [f"  … and {len(shown) - 12} more"] if len(shown) > 12 else []
-        return "\n".join([head, *shown[:12], *more])
+        return described(self.url, self.schema, done=done, blocks=blocks)
 
     def _find(self, layer: str) -> LayerSpec:
         for spec in self.schema.layers:
@@ -351,9 +291,3 @@ class Store(Mapping[str, xr.DataArray]):
     def _with_status(self) -> xr.Dataset:
         """Open the image table with the status that the commit records tell."""
         return with_status(self.files, self.schema)
-
-
-def _rows_to_read(spec: LayerSpec, one: Pass) -> int:
-    """Return the rows of a Dask chunk: whole blocks, even of a store that grows now."""
-    blocks = max(1, READ_BYTES // max(1, spec.row_bytes * one.block))
-    return blocks * one.block

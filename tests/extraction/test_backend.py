@@ -1,7 +1,14 @@
 """What executes a network: asked for, measured, kept with the store."""
 
+import os
+import platform
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
+from distributed import Client, KilledWorker, LocalCluster
 
 import embedkit as ek
 from embedkit.errors import InputError
@@ -103,3 +110,59 @@ def test_an_unknown_backend_is_refused(images, network, tmp_path):
         ek.extract(images, network, tmp_path / "s.zarr", backend="openvno")
 
     assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.slow
+def test_auto_measures_where_blocks_will_run(images, network, tmp_path):
+    """A worker process measures, with its own number of threads; the store tells which."""
+    with (
+        LocalCluster(
+            processes=True, n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        threads = client.run(torch.set_num_threads, 3)
+        pids = set(client.run(os.getpid).values())
+
+        store = ek.extract(images, network, tmp_path / "s.zarr", backend="auto")
+
+    assert len(threads) == 2
+    (one,) = store.schema.passes
+    last = one.about["measured"].splitlines()[-1]
+    found = re.fullmatch(r"  measured in process (\d+) on (.+), threads: 3", last)
+    assert int(found[1]) in pids
+    assert found[2] == platform.node()
+    assert "torch: " in one.about["measured"]
+
+
+def test_without_a_cluster_this_process_measures(images, network, tmp_path):
+    """So its threads are those that blocks will have."""
+    store = ek.extract(images, network, tmp_path / "s.zarr", backend="auto")
+
+    (one,) = store.schema.passes
+    told = f"process {os.getpid()} on {platform.node()}, threads: {torch.get_num_threads()}"
+    assert one.about["measured"].endswith(f"  measured in {told}")
+
+
+def test_a_worker_that_dies_of_a_backend_leaves_the_reference(
+    images, network, tmp_path, monkeypatch
+):
+    """Measuring is a service: without it, blocks run on PyTorch as it is."""
+
+    def dies(client, *given):
+        raise KilledWorker("_choose_there", SimpleNamespace(address="tcp://gone"), 3)
+
+    monkeypatch.setattr(backend, "_on_a_worker", dies)
+    with (
+        LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster),
+    ):
+        store = ek.extract(images, network, tmp_path / "s.zarr", backend="auto")
+
+    (one,) = store.schema.passes
+    assert one.backend == "torch"
+    assert (
+        "the worker that measured backends died (KilledWorker" in one.about["measured"]
+    )

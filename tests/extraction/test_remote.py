@@ -5,8 +5,10 @@ import uuid
 import dask
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
+from torch import nn
 from zarr.storage import ObjectStore
 
 import embedkit as ek
@@ -123,6 +125,62 @@ def test_a_beginning_that_was_killed_is_begun_anew(url, photos, network, monkeyp
         ek.open_store(url)
 
     assert ek.extract(photos, network, url, layers="last").finished
+
+
+class Wandering(nn.Module):
+    """Cannot be traced: its layers are calls of modules, with a number sign in them."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(5)
+            self.conv = nn.Conv2d(3, 4, 3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        if x.sum() > 1e9:
+            return x
+        return self.relu(self.relu(self.conv(x)) - 0.1), x.mean((2, 3))
+
+
+def test_names_with_a_number_sign(url, photos, network, tmp_path):
+    """Layers called ``path#call`` and images with odd names are stored under their names."""
+    (photos / "cat" / "00.png").rename(photos / "cat" / "a#b%2F c?.png")
+    wandering = ek.load_network(Wandering(), transform=network.transform)
+    layers = ["conv#0", "relu#0", "relu#1", "forward#0.1"]
+    local = ek.extract(photos, wandering, tmp_path / "s.zarr", layers=layers)
+
+    store = ek.extract(photos, wandering, url, layers=layers[:2])
+    store = ek.extract(photos, wandering, url, layers=layers)
+
+    assert list(store) == layers
+    assert set(files_at(url).names("layers")) >= {
+        f"{each}/zarr.json" for each in layers
+    }
+    _same(store, local)
+    again = ek.open_store(url)
+    assert again["relu"].name == "relu#1"
+    assert again.verify().ok
+    tree = xr.open_datatree(
+        ObjectStore(files_at(url).for_zarr(), read_only=True), engine="zarr"
+    )
+    for each in layers:
+        assert tree[f"layers/{each}"].to_dataset().sizes["image"] >= 40
+    row = again.locate("cat/a#b%2F c?.png")[0]
+    np.testing.assert_array_equal(again["conv#0"][row], local["conv#0"][row])
+    nn_ = ek.neighbors(again["relu#1"], n_neighbors=3)
+    again.save("neighbors/relu#1", nn_)
+    found = ek.open_store(url).load("neighbors/relu#1")
+    np.testing.assert_array_equal(found["indices"].values, nn_["indices"].values)
+    shard = next(
+        name for name in files_at(url).names("layers/relu#1") if "/c" in f"/{name}"
+    )
+    files_at(url).delete(f"layers/relu#1/{shard}")
+    mended = ek.verify(
+        url, network=wandering, images=ek.open_images(photos), repair=True
+    )
+    assert (mended.ok, mended.repaired) == (True, 1)
+    _same(ek.open_store(url), local)
 
 
 @pytest.mark.slow

@@ -14,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
+from embedkit.networks.backends import Backend
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
+from embedkit.networks.row_errors import largest_error
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,3 +133,105 @@ def run_python() -> Callable[..., str]:
         return done.stdout.strip()
 
     return run
+
+
+class Nasty(nn.Module):
+    """Works in place on a normalised value, by modules, operators and functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        y = self.relu(x)
+        y += 1
+        return functional.relu(y - 1.2, inplace=True).flatten(1)
+
+
+class WritesToView(nn.Module):
+    """Writes to a map by way of a window on it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x):
+        whole = self.conv(x)
+        whole[:, :3].mul_(0)
+        return whole.flatten(1)
+
+
+class Views(nn.Module):
+    """Takes a map for one long vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return x.view(x.shape[0], -1)
+
+
+class WritesThroughReshape(nn.Module):
+    """Clears a map by way of a vector that shares its memory, or does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x.reshape(x.shape[0], -1).mul_(0)
+        return x + 1
+
+
+_MODULES = {
+    kind.__name__: kind for kind in (Nasty, WritesToView, Views, WritesThroughReshape)
+}
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch) -> None:
+    """Keep converted networks out of the user's folders."""
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def sized() -> Callable[[int], Callable[..., Tensor]]:
+    """Transforms that give square pictures of some size."""
+    return lambda size: lambda image: torch.zeros(3, size, size)
+
+
+@pytest.fixture(scope="session")
+def little(sized) -> Callable[[str | nn.Module], Network]:
+    """Networks for pictures of 8 × 8, of a module or of a class in this file."""
+
+    def make(module: str | nn.Module) -> Network:
+        torch.manual_seed(0)
+        own = _MODULES[module]() if isinstance(module, str) else module
+        return load_network(own, transform=sized(8))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def assert_agrees() -> Callable[[Network, np.ndarray, Backend], None]:
+    """Compare all layers, unpooled, with the reference."""
+
+    def check(network: Network, batch: np.ndarray, backend: Backend) -> None:
+        expected = network.taps("all", pool="none").forward(batch)
+        taps = network.taps("all", pool="none", backend=backend)
+        found = taps.forward(batch)
+        assert taps.backend == backend
+        assert list(found) == list(expected)
+        for layer, value in expected.items():
+            assert found[layer].flags.c_contiguous
+            assert found[layer].dtype == np.float32
+            assert found[layer].shape == value.shape
+            assert largest_error(found[layer], value) <= taps.tolerance, layer
+
+    return check

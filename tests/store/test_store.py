@@ -13,6 +13,7 @@ from xarray.backends.zarr import ZarrArrayWrapper
 from embedkit.errors import CorruptStore, InputError, NotInStore, StoreError
 from embedkit.files.files import files_at
 from embedkit.store import create as creation
+from embedkit.store import layer_array
 from embedkit.store import store as module
 from embedkit.store.commits import compact
 from embedkit.store.schema import StoreSchema
@@ -105,13 +106,13 @@ def test_an_unfinished_store_reads_as_nan_and_pending(path, fill):
 def test_chunks_are_whole_blocks(path, fill, monkeypatch):
     """Reads follow the shards, not the small chunks inside them."""
     fill()
-    monkeypatch.setattr(module, "READ_BYTES", 32 * 32)
+    monkeypatch.setattr(layer_array, "READ_BYTES", 32 * 32)
 
     store = open_store(path)
 
     assert store["conv"].chunksizes["image"] == (32, 32, 6)
     assert store["stage1"].chunksizes["image"] == (32, 32, 6)
-    monkeypatch.setattr(module, "READ_BYTES", 2 * 32 * 32)
+    monkeypatch.setattr(layer_array, "READ_BYTES", 2 * 32 * 32)
     assert store["stage1"].chunksizes["image"] == (64, 6)
 
 
@@ -196,7 +197,8 @@ def test_a_finished_store_reads_no_records(path, files, fill, one, monkeypatch):
     store = open_store(path)
     compact(files, one, store.commits(one))
     store.finish()
-    monkeypatch.setattr(module, "read_commits", _no_compute)
+    for each in (module, layer_array):
+        monkeypatch.setattr(each, "read_commits", _no_compute)
 
     assert set(store["conv"]["status"].values.tolist()) == {"ok"}
     assert set(store.images["status"]) == {"ok"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from embedkit.images.array_files import ArrayFileSource, array_place
 from embedkit.images.crops import CropSource, crop_of
 from embedkit.images.parquet_source import ParquetSource, parquet_place
 from embedkit.images.source import FileSource, Source
@@ -22,8 +23,9 @@ def restored(uris: Sequence[str]) -> Source | None:
     Returns
     -------
     Source or None
-        What reads files, crops of files, members of tar files or rows of Parquet files;
-        None for the rows of an array or a dataset, which were in memory and are gone.
+        What reads files, crops of files, members of tar files, rows of Parquet files or
+        of arrays in files; None for the rows of an array or a dataset, which were in
+        memory and are gone.
 
     Examples
     --------
@@ -36,6 +38,8 @@ def restored(uris: Sequence[str]) -> Source | None:
         return TarSource()
     if uris and all(parquet_place(uri) is not None for uri in uris):
         return ParquetSource()
+    if uris and all(array_place(uri) is not None for uri in uris):
+        return ArrayFileSource()
     if uris and all(crop_of(uri) is not None for uri in uris):
         return CropSource()
     return FileSource() if all(PurePath(uri).is_absolute() for uri in uris) else None

@@ -36,6 +36,7 @@ DAMAGE: Final = (
     TypeError,
     RuntimeError,
     EOFError,
+    MemoryError,
 )
 """What the readers raise on files that are gone or are not what was written."""
 
@@ -97,6 +98,8 @@ class ArrayFileSource(PixelSource):
             raise SourceError(f"no row of an array in a file is called {uri!r}")
         try:
             return np.ascontiguousarray(_row(place))  # H W C
+        except SourceError:
+            raise
         except DAMAGE as error:
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise SourceError(

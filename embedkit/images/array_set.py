@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +23,7 @@ from embedkit.images.array_files import (
 )
 from embedkit.images.arrays import ArraySource, chunk_starts
 from embedkit.images.imageset import ImageSet
-from embedkit.images.lazy_arrays import coordinates, place_of
+from embedkit.images.lazy_arrays import coordinates, is_closed, place_of
 from embedkit.images.npy_file import StoredArray
 from embedkit.images.paths import image_table
 from embedkit.images.source import Source
@@ -31,7 +32,6 @@ _EXTENSIONS: Final[dict[str, Kind]] = {
     ".npy": "npy",
     ".h5": "hdf5",
     ".hdf5": "hdf5",
-    ".zarr": "zarr",
 }
 
 _CALLED: Final = {"npy": "a .npy file", "hdf5": "HDF5", "zarr": "Zarr"}
@@ -57,6 +57,10 @@ def from_array(array: Any) -> ImageSet:
         If it is of another type or shape, or empty, or two coordinates of it would give
         images one id or a column a name of embedkit's own.
     """
+    if is_closed(array):
+        raise InputError(
+            "the array cannot be read, since its file is closed; give the file's path"
+        )
     _check(array.shape, array.dtype)
     place = place_of(array)
     if place is not None:
@@ -83,6 +87,8 @@ def array_kind(path: Path) -> Kind | None:
     extension = path.suffix.lower()
     if path.is_dir():
         return "zarr" if any((path / mark).is_file() for mark in _ZARR_MARKS) else None
+    if not path.is_file():
+        return None
     if extension == ".npz":
         raise InputError(
             f"{str(path)!r} is an archive, of which no row can be read by itself: write "
@@ -115,14 +121,18 @@ def from_array_file(path: Path, kind: Kind, *, array: str | None = None) -> Imag
     """
     reader = reader_of(kind)
     try:
-        if kind == "zarr":
-            _refuse_store(path)
-        found = reader.arrays(str(path))
+        layers = kind == "zarr" and _in_store(path)
+        found = {} if layers else reader.arrays(str(path))
     except DAMAGE as error:
         said = " ".join(str(error).split())[:200]
         raise SourceError(
             f"{str(path)!r} cannot be read as {_CALLED[kind]} ({said}); check the file"
         ) from error
+    if layers:
+        raise InputError(
+            f"{str(path)!r} belongs to a store of embedkit, which holds layers and no "
+            "images: open it with open_store, or give the images it was made from"
+        )
     name = _chosen(path, found, array)
     _check(found[name].shape, found[name].dtype)
     return _from_place(ArrayPlace(kind, str(path), name, 0))
@@ -191,18 +201,16 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
-def _refuse_store(path: Path) -> None:
-    """Refuse a store of embedkit, which is Zarr too."""
+def _in_store(path: Path) -> bool:
+    """Tell whether a Zarr array or group is a store of embedkit, or lies in one."""
     from embedkit.images import zarr_file  # slow to import
 
     for folder in (path, *path.parents):
         if folder != path and not (folder / "zarr.json").is_file():
-            return
+            return False
         if "embedkit" in zarr_file.attributes(str(folder)):
-            raise InputError(
-                f"{str(path)!r} belongs to a store of embedkit, which holds layers and no "
-                "images: open it with open_store, or give the images it was made from"
-            )
+            return True
+    return False
 
 
 def _check(shape: tuple[Any, ...], dtype: Any) -> None:
@@ -212,7 +220,7 @@ def _check(shape: tuple[Any, ...], dtype: Any) -> None:
             f"an array of images must be uint8 of shape (N, H, W, 3), found "
             f"{dtype} of shape {shape}; {_remedy(shape, dtype)}"
         )
-    if not all(isinstance(n, int) for n in shape):
+    if not all(isinstance(n, numbers.Integral) for n in shape):
         raise InputError(
             f"the array of images has the unknown shape {shape}; call "
             "array.compute_chunk_sizes() first"

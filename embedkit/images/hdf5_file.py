@@ -5,9 +5,10 @@ Import this module inside the function that needs it: h5py is the extra ``hdf5``
 
 from __future__ import annotations
 
-import collections
+import functools
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +27,8 @@ except ImportError as _error:
     )
     raise MissingDependencyError(_message) from _error
 
-_OPEN: Final = 4
-"""Files that each process has open at a time."""
-
-# HDF5 does one thing at a time in a process; and no file may be closed while it is read.
-_lock = threading.RLock()
-_files: collections.OrderedDict[str, tuple[Hashable, Any]] = collections.OrderedDict()
+# HDF5 does one thing at a time in a process anyhow.
+_lock: Final = threading.Lock()
 
 
 def arrays(path: str) -> dict[str, StoredArray]:
@@ -42,21 +39,20 @@ def arrays(path: str) -> dict[str, StoredArray]:
         if isinstance(each, h5py.Dataset) and each.shape:
             found[name] = _told(each)
 
-    with _lock:
-        _file(path).visititems(note)
+    with _opened(path) as file:
+        file.visititems(note)
     return found
 
 
 def stored(path: str, name: str) -> StoredArray:
     """Return what the file says of a dataset."""
-    with _lock:
-        return _told(_dataset(path, name))
+    return _stored(path, name, _state(path))
 
 
 def read(path: str, name: str, *, start: int, stop: int) -> npt.NDArray[np.uint8]:
     """Return some rows of a dataset."""
-    with _lock:
-        return np.asarray(_dataset(path, name)[start:stop])
+    with _opened(path) as file:
+        return np.asarray(_dataset(file, name)[start:stop])
 
 
 def stamp(
@@ -72,10 +68,27 @@ def stamp(
 
 def mtime(path: str, name: str) -> int:
     """Return when the file was last modified; -1 if the pixels lie in other files."""
-    with _lock:
-        dataset = _dataset(path, name)
+    with _opened(path) as file:
+        dataset = _dataset(file, name)
         elsewhere = dataset.is_virtual or dataset.external
     return -1 if elsewhere else Path(path).stat().st_mtime_ns
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """Open a file for one errand.
+
+    It takes half a millisecond. As long as it is open, HDF5 lets nobody write it anew,
+    not even this process.
+    """
+    with _lock, h5py.File(path, "r") as file:
+        yield file
+
+
+@functools.lru_cache(maxsize=64)
+def _stored(path: str, name: str, state: Hashable) -> StoredArray:  # noqa: ARG001
+    with _opened(path) as file:
+        return _told(_dataset(file, name))
 
 
 def _told(dataset: Any) -> StoredArray:
@@ -83,25 +96,11 @@ def _told(dataset: Any) -> StoredArray:
     return StoredArray(dataset.shape, dataset.dtype, rows)
 
 
-def _dataset(path: str, name: str) -> Any:
-    """Return a dataset. The lock must be held as long as it is used."""
-    dataset = _file(path)[name]
+def _dataset(file: Any, name: str) -> Any:
+    dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or not dataset.shape:
         raise KeyError(f"{name!r} is no array")
     return dataset
-
-
-def _file(path: str) -> Any:
-    """Return an open file, which is closed when four others were asked for."""
-    state = _state(path)
-    known = _files.pop(path, None)
-    if known is not None and known[0] != state:
-        known[1].close()  # before it is opened again: HDF5 would give the old one
-        known = None
-    _files[path] = known or (state, h5py.File(path, "r"))
-    while len(_files) > _OPEN:
-        _files.popitem(last=False)[1][1].close()
-    return _files[path][1]
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -28,6 +28,11 @@ def is_array(source: object) -> bool:
     )
 
 
+def is_closed(array: Any) -> bool:
+    """Tell whether an array of h5py is one of a file that was closed since."""
+    return _is(array, "h5py", "Dataset") and not array
+
+
 def place_of(array: Any) -> ArrayPlace | None:
     """Return where the first row of an array lies, if all of it is an array in a file.
 

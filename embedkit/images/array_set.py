@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def from_array(array: Any) -> ImageSet:
     place = place_of(array)
     if place is not None:
         return _from_place(place)
-    uris = [f"array:{row}" for row in range(len(array))]
+    uris = [f"array:{row}" for row in range(array.shape[0])]
     source = ArraySource(array, chunk_starts(array))
     ids, columns = coordinates(array)
     return _set(array.shape, uris, source, ids=ids, columns=columns)
@@ -205,12 +206,11 @@ def _in_store(path: Path) -> bool:
     """Tell whether a Zarr array or group is a store of embedkit, or lies in one."""
     from embedkit.images import zarr_file  # slow to import
 
-    for folder in (path, *path.parents):
-        if folder != path and not (folder / "zarr.json").is_file():
-            return False
-        if "embedkit" in zarr_file.attributes(str(folder)):
-            return True
-    return False
+    groups = itertools.takewhile(
+        lambda folder: folder == path or (folder / "zarr.json").is_file(),
+        (path, *path.parents),
+    )
+    return any("embedkit" in zarr_file.attributes(str(each)) for each in groups)
 
 
 def _check(shape: tuple[Any, ...], dtype: Any) -> None:

@@ -48,11 +48,12 @@ class ArraySource(PixelSource):
 
     def row(self, uri: str) -> npt.NDArray[np.uint8]:
         """Return row `uri` of the array, or raise `SourceError` with the reason."""
-        row = array_row(uri, len(self.pixels))
+        n = int(self.pixels.shape[0])
+        row = array_row(uri, n)
         if not self.starts:
             return np.ascontiguousarray(_block(self.pixels, row, row + 1)[0])
         chunk = bisect_right(self.starts, row) - 1
-        start, stop = (*self.starts, len(self.pixels))[chunk : chunk + 2]
+        start, stop = (*self.starts, n)[chunk : chunk + 2]
         block = HELD.get((self._token, chunk), lambda: _block(self.pixels, start, stop))
         return np.ascontiguousarray(block[row - start])  # H W C
 

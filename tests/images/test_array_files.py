@@ -264,6 +264,27 @@ def _add(file: Path, **arrays: np.ndarray) -> None:
             group.create_array(name.replace("_", "/"), data=each)
 
 
+def test_a_damaged_chunk_costs_its_own_rows(tmp_path: Path, stack: np.ndarray) -> None:
+    """Bytes that cannot be decompressed are bad rows; the others are read."""
+    images = open_images(_zarr(tmp_path / "a", stack, (3, 6, 8, 3)))
+    (tmp_path / "a.zarr/c/1/0/0/0").write_bytes(b"no chunk")
+    for row in (0, 2, 6):
+        np.testing.assert_array_equal(images.read(row), stack[row])
+    for row in (3, 5):
+        with pytest.raises(SourceError, match=r"array in the file cannot be read \("):
+            images.read(row)
+
+
+def test_what_is_cut_off_is_a_bad_row(tmp_path: Path, stack: np.ndarray) -> None:
+    """A file that lost its end is no image any more."""
+    for kind in ("npy", "hdf5"):
+        file = _KINDS[kind](tmp_path / "a", stack)
+        images = open_images(file)
+        file.write_bytes(file.read_bytes()[:-200])
+        with pytest.raises(SourceError, match=r"array in the file cannot be read \("):
+            images.read(6)
+
+
 @pytest.mark.parametrize("name", ["a.h5", "a.zarr"])
 def test_one_of_several_arrays_is_named(
     tmp_path: Path, stack: np.ndarray, name: str

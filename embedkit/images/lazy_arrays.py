@@ -21,6 +21,18 @@ _CLASSES: Final = {
 }
 
 
+_GROUPS: Final = {("h5py", "Group"), ("zarr", "Group"), ("xarray", "Dataset")}
+
+
+def check_no_group(source: object) -> None:
+    """Refuse what holds arrays but is none; `InputError` says what to give."""
+    if any(_is(source, *each) for each in _GROUPS):
+        raise InputError(
+            f"{type(source).__name__} is no array of images but holds arrays by name: "
+            "give one of them, as in open_images(group['photos'])"
+        )
+
+
 def is_array(source: object) -> bool:
     """Tell whether something is an array of NumPy, Dask, xarray, h5py or Zarr."""
     return isinstance(source, np.ndarray) or any(

@@ -16,7 +16,7 @@ from embedkit.images.dataset import from_dataset, is_dataset
 from embedkit.images.decode import image_extensions
 from embedkit.images.folder import from_folder, from_glob, has_wildcard, nearest
 from embedkit.images.imageset import ImageSet
-from embedkit.images.lazy_arrays import is_array
+from embedkit.images.lazy_arrays import check_no_group, is_array
 from embedkit.images.packed import open_packed
 from embedkit.images.paths import absolute, from_paths
 from embedkit.images.shards import from_shards, is_shards
@@ -123,6 +123,7 @@ def open_images(
     if isinstance(source, list | tuple):
         return _from_list(source, root=root)
     _refuse({"root": root}, "tables and lists of paths")
+    check_no_group(source)
     if is_array(source):
         return from_array(source)
     if is_dataset(source):

@@ -324,6 +324,35 @@ def test_other_things_are_no_arrays(source: object) -> None:
     assert not is_array(source)
 
 
+def test_groups_are_refused(tmp_path: Path, stack: np.ndarray) -> None:
+    """What holds arrays is none; the remedy is told."""
+    group = zarr.open_group(tmp_path / "a.zarr")
+    group.create_array("p", data=stack)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for source, name in (
+            (group, "Group"),
+            (file, "File"),
+            (file.create_group("g"), "Group"),
+            (xr.Dataset({"p": _labelled(stack)}), "Dataset"),
+        ):
+            with pytest.raises(
+                InputError, match=rf"^{name} is no array of images .*group\['photos'\]"
+            ):
+                open_images(source)
+
+
+def test_what_was_deleted_since_is_read_from_the_object(
+    tmp_path: Path, stack: np.ndarray
+) -> None:
+    """A path that leads nowhere, or to something else, is not written into a store."""
+    zarr.create_array(tmp_path / "a.zarr", data=stack)
+    array = zarr.open_array(tmp_path / "a.zarr", mode="r")
+    (tmp_path / "a.zarr/zarr.json").unlink()
+    images = open_images(array)
+    assert isinstance(images.source, ArraySource)
+    _same(images, stack)
+
+
 def test_nothing_is_imported_for_it() -> None:
     """A process that opens NumPy arrays loads neither h5py nor Zarr."""
     script = (

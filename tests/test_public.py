@@ -82,6 +82,7 @@ PLANTED = {
     "umap": ("embedkit/analysis/planted.py", "import umap"),
     "graspologic_native": ("embedkit/analysis/planted.py", "import graspologic_native"),
     "obstore": ("embedkit/files/planted.py", "import obstore"),
+    "h5py": ("embedkit/images/planted.py", "import h5py"),
     "pyarrow": ("embedkit/store/planted.py", "import pyarrow"),
     "timm": ("embedkit/networks/planted.py", "import timm"),
     "openvino": ("embedkit/networks/planted.py", "import openvino"),

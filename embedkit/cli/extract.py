@@ -87,6 +87,7 @@ if TYPE_CHECKING:
 @click.option(
     "--image-column", help="For Parquet files: the column that holds the images."
 )
+@click.option("--array", help="For HDF5 and Zarr files: the array of images.")
 @click.option(
     "--root",
     type=click.Path(),
@@ -124,6 +125,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     path_column: str | None,
     id_column: str | None,
     image_column: str | None,
+    array: str | None,
     root: str | None,
     batch_size: int | None,
     update: bool,
@@ -141,6 +143,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
         path_column=path_column,
         id_column=id_column,
         image_column=image_column,
+        array=array,
         root=root,
     )
     nets = [ek.load_network(name, weights=weights_of(weights)) for name in networks]

@@ -1,157 +1,146 @@
-"""Images that are rows of an array, in memory or spooled to a file."""
+"""Images that are rows of an array in memory, or of one that is computed when asked."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import io
-from dataclasses import dataclass
+import itertools
+import uuid
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from embedkit.errors import SourceError, StoreError
-from embedkit.files.files import Files, files_at
-from embedkit.images.source import Loaded, content_hash
+from embedkit.errors import SourceError
+from embedkit.files.files import Files
+from embedkit.images.held import HELD
+from embedkit.images.pixels import PixelSource
+from embedkit.images.spooled_arrays import SpooledArraySource, array_row, spool
+
+PART_BYTES: Final = 32 * 2**20
+"""Pixels are spooled in parts of at most so many bytes, or of one chunk if that is larger
+(chosen: little beside what a worker needs, and few files)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ArraySource:
-    """Pixels in memory; the uri of row 3 is ``array:3``.
+class ArraySource(PixelSource):
+    """Rows of an array in this process; the uri of row 3 is ``array:3``.
 
     Attributes
     ----------
     pixels : (N, H, W, 3) array of uint8
-        Held, not copied: do not change it while it is in use.
+        A NumPy array, or anything whose slices become one: of Dask, xarray, h5py or
+        Zarr. Held, not copied: do not change it while it is in use.
+    starts : tuple of int
+        The row at which each of its chunks begins, from 0. A chunk is computed or read
+        as a whole and held. Empty: rows are taken one by one.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Any
+    starts: tuple[int, ...] = ()
+    _token: str = field(
+        default_factory=lambda: uuid.uuid4().hex, init=False, repr=False
+    )
+    _spools: dict[str, SpooledArraySource] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
-    def load(self, uri: str) -> Loaded:
-        """Return row `uri` of the array and its hash, or why there is none."""
-        return _load(self.pixels, uri)
-
-    def read(self, uri: str) -> Image.Image:
-        """Return row `uri` of the array. Raises `SourceError` if there is none."""
-        return self.load(uri).unwrap()
-
-    def content(self, uri: str) -> int:
-        """Return the hash of the row's shape and pixels; 0 if there is no such row."""
-        return _content(self.pixels, uri)
+    def row(self, uri: str) -> npt.NDArray[np.uint8]:
+        """Return row `uri` of the array, or raise `SourceError` with the reason."""
+        n = int(self.pixels.shape[0])
+        row = array_row(uri, n)
+        if not self.starts:
+            return np.ascontiguousarray(_block(self.pixels, row, row + 1)[0])
+        chunk = bisect_right(self.starts, row) - 1
+        start, stop = (*self.starts, n)[chunk : chunk + 2]
+        block = HELD.get((self._token, chunk), lambda: _block(self.pixels, start, stop))
+        return np.ascontiguousarray(block[row - start])  # H W C
 
     def spooled(self, files: Files) -> SpooledArraySource:
-        """Write the pixels into `files`, once, and return a source that maps them."""
-        name = f"pixels-{_digest(self.pixels)[:16]}.npy"
-        if not files.exists(name):
-            files.create(name, _as_npy(self.pixels))
-        return SpooledArraySource(files.url, name)
+        """Write the pixels into `files`, once, and return a source that maps them.
+
+        Part after part is computed and written: all of it is never in memory.
+
+        Raises
+        ------
+        SourceError
+            If a part cannot be computed.
+        """
+        known = self._spools.get(files.url)
+        if known is None or not files.exists(known.name):
+            known = self._spools[files.url] = spool(self._parts(), files)
+        return known
+
+    def _parts(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield all pixels in order, whole chunks at a time."""
+        n, *image = self.pixels.shape
+        rows = max(1, PART_BYTES // int(np.prod(image)))
+        starts = part_starts(self.starts or range(n), n, rows=rows)
+        for start, stop in itertools.pairwise([*starts, n]):
+            yield _block(self.pixels, start, stop)
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledArraySource:
-    """Pixels in a ``.npy`` file, mapped into memory when first read in a process.
+def chunk_starts(array: Any) -> tuple[int, ...]:
+    """Return the rows at which the chunks of an array begin; none where it has none.
 
-    Attributes
+    Parameters
     ----------
-    url : str
-        Where the file is, for `files_at`.
-    name : str
-        What it is called there. The name holds its digest.
+    array : array
+        Of NumPy, Dask, xarray, h5py or Zarr.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> chunk_starts(da.zeros((7, 2), chunks=(3, 2)))
+    (0, 3, 6)
+    >>> chunk_starts(np.zeros(7))
+    ()
     """
-
-    url: str
-    name: str
-
-    @property
-    def pixels(self) -> npt.NDArray[np.uint8]:
-        """The array in the file: (N, H, W, 3), uint8. `StoreError` if it is gone."""
-        return _mapped(self.url, self.name)
-
-    def load(self, uri: str) -> Loaded:
-        """Return row `uri` of the array and its hash, or why there is none."""
-        return _load(self.pixels, uri)
-
-    def read(self, uri: str) -> Image.Image:
-        """Return row `uri` of the array. Raises `SourceError` if there is none."""
-        return self.load(uri).unwrap()
-
-    def content(self, uri: str) -> int:
-        """Return the hash of the row's shape and pixels; 0 if there is no such row."""
-        return _content(self.pixels, uri)
-
-    def spooled(self, files: Files) -> SpooledArraySource:  # noqa: ARG002 - part of Source
-        """Return itself: the file is already there for every process."""
-        return self
+    n = int(array.shape[0])
+    chunks = getattr(array, "chunks", None)
+    if chunks is None and hasattr(array, "encoding"):  # of xarray, from a file
+        preferred = array.encoding.get("preferred_chunks") or {}
+        chunks = [preferred.get(array.dims[0])]
+    first: Any = chunks[0] if chunks else None
+    if first is None:
+        return ()
+    sizes = first if isinstance(first, tuple) else [first] * -(-n // first)
+    starts = tuple(sorted({0, *itertools.accumulate(sizes)} - {n}))
+    starts = tuple(start for start in starts if start < n)
+    return starts if len(starts) < n else ()
 
 
-def array_row(uri: str) -> int:
-    """Return the row number in a uri such as ``array:3``, or raise `SourceError`."""
-    kind, _, row = uri.partition(":")
-    if kind != "array" or not row.isdecimal():
+def part_starts(starts: Sequence[int], n: int, *, rows: int) -> list[int]:
+    """Return where parts of whole chunks begin, each of at most `rows` rows if it can.
+
+    Examples
+    --------
+    >>> part_starts((0, 3, 6, 9), 10, rows=6)
+    [0, 6]
+    >>> part_starts((0, 8), 10, rows=6)
+    [0, 8]
+    """
+    kept = [0]
+    for start, after in itertools.pairwise([*starts, n]):
+        if after - kept[-1] > rows and start > kept[-1]:
+            kept.append(start)
+    return kept
+
+
+def _block(pixels: Any, start: int, stop: int) -> npt.NDArray[np.uint8]:
+    """Return some rows of an array, computed if need be."""
+    try:
+        block = np.asarray(pixels[start:stop])
+    except Exception as error:  # what computes an array may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise SourceError(
-            f"no row of an array is called {uri!r}; rows are 'array:0', …"
-        )
-    return int(row)
-
-
-def _row(pixels: npt.NDArray[np.uint8], uri: str) -> npt.NDArray[np.uint8]:
-    """Return one row of an array, contiguous in memory."""
-    row = array_row(uri)
-    if row >= len(pixels):
-        raise SourceError(f"there is no row {row} in an array of {len(pixels)} images")
-    return np.ascontiguousarray(pixels[row])  # H W C
-
-
-def _load(pixels: npt.NDArray[np.uint8], uri: str) -> Loaded:
-    """Return one row of an array as an image, with its hash."""
-    try:
-        row = _row(pixels, uri)
-    except SourceError as error:
-        return Loaded(error, 0)
-    return Loaded(Image.fromarray(row), _hashed(row))
-
-
-def _content(pixels: npt.NDArray[np.uint8], uri: str) -> int:
-    """Return the hash of one row of an array; 0 if there is no such row."""
-    try:
-        return _hashed(_row(pixels, uri))
-    except SourceError:
-        return 0
-
-
-def _hashed(row: npt.NDArray[np.uint8]) -> int:
-    """Return the content hash of an image's shape and pixels."""
-    return content_hash(str(row.shape).encode(), row.data)
-
-
-@functools.lru_cache(maxsize=4)
-def _mapped(url: str, name: str) -> npt.NDArray[np.uint8]:
-    """Map a spooled array, once per process; its name holds its digest."""
-    files = files_at(url)
-    try:
-        path = files.local_copy(name)
-        pixels: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        # Not a SourceError, which would pass for so many unreadable images.
-        said = " ".join(str(error).split())
-        raise StoreError(
-            f"the pixels that were spooled to {url}/{name} cannot be read ({said}); "
-            "run the same call again"
+            f"rows {start} to {stop - 1} of the array cannot be computed ({said})"
         ) from error
-    return pixels
-
-
-def _digest(pixels: npt.NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of an array's shape and bytes."""
-    digest = hashlib.sha256(str(pixels.shape).encode())
-    for row in pixels:
-        digest.update(np.ascontiguousarray(row).data)
-    return digest.hexdigest()
-
-
-def _as_npy(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Return the bytes of a ``.npy`` file of an array."""
-    buffer = io.BytesIO()
-    np.save(buffer, pixels, allow_pickle=False)
-    return buffer.getvalue()
+    expected = (stop - start, *pixels.shape[1:])
+    if block.dtype != np.uint8 or block.shape != expected:
+        raise SourceError(
+            f"rows {start} to {stop - 1} of the array are {block.dtype} of shape "
+            f"{block.shape}, but it promised uint8 of shape {expected}"
+        )
+    return block

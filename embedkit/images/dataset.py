@@ -23,14 +23,14 @@ from embedkit.files.files import Files, files_at
 from embedkit.images.decode import to_rgb
 from embedkit.images.imageset import ImageSet
 from embedkit.images.paths import absolute, image_files, image_table, relative_ids
-from embedkit.images.source import Loaded, content_hash
+from embedkit.images.pixels import PixelSource
 
 # Loaders of PyTorch ask a dataset from one thread of a process, and datasets rely on it.
 _one_at_a_time: Final = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DatasetSource:
+class DatasetSource(PixelSource):
     """Items of a dataset in memory; the uri of item 3 is ``dataset:3``.
 
     Attributes
@@ -41,17 +41,9 @@ class DatasetSource:
 
     dataset: Any
 
-    def load(self, uri: str) -> Loaded:
-        """Return item `uri` of the dataset and the hash of its pixels."""
-        return _load(self.dataset, uri)
-
-    def read(self, uri: str) -> Image.Image:
+    def row(self, uri: str) -> npt.NDArray[np.uint8]:
         """Return item `uri` of the dataset. Raises `SourceError` if there is none."""
-        return self.load(uri).unwrap()
-
-    def content(self, uri: str) -> int:
-        """Return the hash of the item's pixels; 0 if there are none."""
-        return self.load(uri).content
+        return _pixels(_item(self.dataset, _row(uri)))
 
     def spooled(self, files: Files) -> SpooledDatasetSource:
         """Write the dataset into `files`, once, and return a source that loads it.
@@ -75,7 +67,7 @@ class DatasetSource:
 
 
 @dataclass(frozen=True, slots=True)
-class SpooledDatasetSource:
+class SpooledDatasetSource(PixelSource):
     """A dataset in a file, loaded when an item of it is first read in a process.
 
     Attributes
@@ -89,21 +81,9 @@ class SpooledDatasetSource:
     url: str
     name: str
 
-    def load(self, uri: str) -> Loaded:
-        """Return item `uri` of the dataset and the hash of its pixels."""
-        return _load(_unpickled(self.url, self.name), uri)
-
-    def read(self, uri: str) -> Image.Image:
+    def row(self, uri: str) -> npt.NDArray[np.uint8]:
         """Return item `uri` of the dataset. Raises `SourceError` if there is none."""
-        return self.load(uri).unwrap()
-
-    def content(self, uri: str) -> int:
-        """Return the hash of the item's pixels; 0 if there are none."""
-        return self.load(uri).content
-
-    def spooled(self, files: Files) -> SpooledDatasetSource:  # noqa: ARG002 - of Source
-        """Return itself: the file is already there for every process."""
-        return self
+        return _pixels(_item(_unpickled(self.url, self.name), _row(uri)))
 
 
 def is_dataset(source: object) -> bool:
@@ -231,16 +211,6 @@ def _row(uri: str) -> int:
     if kind != "dataset" or not row.isdecimal():
         raise SourceError(f"no item of a dataset is called {uri!r}")
     return int(row)
-
-
-def _load(dataset: Any, uri: str) -> Loaded:
-    """Return one item of a dataset as an image, with its hash."""
-    try:
-        pixels = _pixels(_item(dataset, _row(uri)))
-    except SourceError as error:
-        return Loaded(error, 0)
-    content = content_hash(str(pixels.shape).encode(), pixels.data)
-    return Loaded(Image.fromarray(pixels), content)
 
 
 def _pixels(image: Any) -> npt.NDArray[np.uint8]:

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from embedkit.errors import InputError, SourceError
 from embedkit.files.files import is_url
-from embedkit.images.arrays import ArraySource
+from embedkit.images.array_set import array_kind, from_array, from_array_file
 from embedkit.images.dataset import from_dataset, is_dataset
 from embedkit.images.decode import image_extensions
 from embedkit.images.folder import from_folder, from_glob, has_wildcard, nearest
 from embedkit.images.imageset import ImageSet
+from embedkit.images.lazy_arrays import check_no_group, is_array
 from embedkit.images.packed import open_packed
 from embedkit.images.paths import absolute, from_paths
 from embedkit.images.shards import from_shards, is_shards
@@ -27,7 +26,8 @@ from embedkit.images.url_prefixes import from_url
 
 _FORMS = (
     "a folder, a glob, a list of paths, a table (DataFrame, .csv, .tsv or .parquet file), "
-    "the same with URLs of images, tar files, a dataset, or a uint8 array (N, H, W, 3)"
+    "the same with URLs of images, tar files, a dataset, or a uint8 array (N, H, W, 3), "
+    "in memory or as .npy, .h5 or .zarr"
 )
 
 
@@ -37,6 +37,7 @@ def open_images(
     path_column: str | None = None,
     id_column: str | None = None,
     image_column: str | None = None,
+    array: str | None = None,
     root: str | Path | None = None,
 ) -> ImageSet:
     """List images, wherever they are said to be, without decoding any.
@@ -74,8 +75,12 @@ def open_images(
         dataset, as torchvision  item by item, PIL images or uint8; ``"0000"``, and
         has them                 ``label`` from its ``targets``. One that lists files in
                                  ``samples`` is opened as these files
-        uint8 array              row by row; ``"0000"``, ``"0001"``, …
-        (N, H, W, 3)
+        .npy, .h5, .hdf5 file,   row by row; ``"0000"``, ``"0001"``, …. `array` names one
+        .zarr folder             of several arrays of images in there
+        uint8 array              row by row; ``"0000"``, ``"0001"``, …. Of NumPy, Dask,
+        (N, H, W, 3)             h5py, Zarr or xarray: coordinates along the first
+                                 dimension are ids, if they are its own and text, or
+                                 columns
         ======================== =====================================================
     path_column : str, optional
         For tables: the column of paths; by default the first there is of path, uri,
@@ -84,6 +89,8 @@ def open_images(
         For tables: the column of ids.
     image_column : str, optional
         For Parquet files: the column of image bytes, if there are several.
+    array : str, optional
+        For HDF5 and Zarr files: the array of images, if there are several.
     root : str or Path, optional
         For tables, where relative paths start: by default the table file's folder, or
         the working directory for a DataFrame. For lists, what ids are relative to. A
@@ -104,7 +111,8 @@ def open_images(
         If a folder, glob or file is missing, holds no image, or none of the listed
         files exists; if the server of a prefix cannot be reached.
     MissingDependencyError
-        For URLs, where obstore is not installed.
+        For URLs, where obstore is not installed (the extra ``cloud``); for HDF5 files,
+        where h5py is not (``hdf5``).
 
     Examples
     --------
@@ -115,20 +123,35 @@ def open_images(
     columns = {"path_column": path_column, "id_column": id_column}
     if not isinstance(source, str | os.PathLike):
         _refuse({"image_column": image_column}, "Parquet files")
+        _refuse({"array": array}, "HDF5 and Zarr files")
     if isinstance(source, pd.DataFrame):
         return from_table(source, **columns, root=root)
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        return _from_name(name, **columns, image_column=image_column, root=root)
+        options = {**columns, "image_column": image_column, "root": root}
+        return _from_array_or_name(name, array=array, **options)
     _refuse(columns, "tables")
     if isinstance(source, list | tuple):
         return _from_list(source, root=root)
     _refuse({"root": root}, "tables and lists of paths")
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
+    check_no_group(source)
+    if is_array(source):
+        return from_array(source)
     if is_dataset(source):
         return from_dataset(source)
     raise InputError(f"cannot open {type(source).__name__} as images: give {_FORMS}")
+
+
+def _from_array_or_name(name: str, *, array: str | None, **options: Any) -> ImageSet:
+    """Open an array in a file, or whatever else a path or a pattern stands for."""
+    path = absolute(name)
+    kind = None if is_url(name) else array_kind(path)
+    if kind is None:
+        _refuse({"array": array}, "HDF5 and Zarr files")
+        return _from_name(name, **options)
+    _refuse({"root": options.pop("root")}, "tables and lists of paths")
+    _refuse(options, "tables")
+    return from_array_file(path, kind, array=array)
 
 
 def _from_name(
@@ -182,35 +205,6 @@ def _from_file(path: Path, *, root: str | Path | None) -> ImageSet:
             f"give {_FORMS}"
         )
     return from_paths([path], root=root)
-
-
-def _from_array(pixels: npt.NDArray[Any]) -> ImageSet:
-    """Open an array of pixels."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3:
-        raise InputError(
-            f"an array of images must be uint8 of shape (N, H, W, 3), found "
-            f"{pixels.dtype} of shape {pixels.shape}; {_remedy(pixels)}"
-        )
-    if 0 in pixels.shape:
-        raise InputError(f"the array of images is empty: its shape is {pixels.shape}")
-    n = len(pixels)
-    width = max(4, len(str(n - 1)))
-    ids = pd.Index([f"{row:0{width}d}" for row in range(n)], name="image")
-    table = pd.DataFrame({"uri": [f"array:{row}" for row in range(n)]}, index=ids)
-    return ImageSet(table, ArraySource(pixels), np.full(n, pixels[0].nbytes, np.int64))
-
-
-def _remedy(pixels: npt.NDArray[Any]) -> str:
-    """Say how an array becomes one of images."""
-    if pixels.dtype != np.uint8:
-        return "scale the values to 0..255 and use .astype(np.uint8)"
-    if pixels.ndim == 4 and pixels.shape[1] == 3:
-        return "the channels come last: use .transpose(0, 2, 3, 1)"
-    if pixels.ndim == 3 and pixels.shape[-1] == 3:
-        return "one image is pixels[np.newaxis]"
-    if pixels.ndim == 3:
-        return "for gray images use np.repeat(pixels[..., np.newaxis], 3, axis=-1)"
-    return "bring it into that shape"
 
 
 def _refuse(options: dict[str, Any], owner: str) -> None:

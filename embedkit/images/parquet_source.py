@@ -6,9 +6,7 @@ from 0, the row within its group. In the path ``%`` and ``#`` are ``%25`` and ``
 
 from __future__ import annotations
 
-import collections
 import re
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,18 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedkit.errors import SourceError
+from embedkit.images.held import HELD
 from embedkit.images.source import EncodedSource
-from embedkit.images.tar_source import escaped, unescaped
-
-HELD_BYTES: Final = 256 * 2**20
-"""Row groups are held by each process up to this many bytes together; the one that was
-read last is held whatever its size (chosen: two of those that are usual for images)."""
+from embedkit.images.uris import escaped, unescaped
 
 _URI: Final = re.compile(r"parquet:([^#]+)#(\d+)/(\d+)/(.+)", re.DOTALL)
-
-_GroupKey = tuple[str, int, int, int, str]
-_held: collections.OrderedDict[_GroupKey, Any] = collections.OrderedDict()
-_lock = threading.Lock()
 
 
 class ParquetPlace(NamedTuple):
@@ -102,16 +93,15 @@ def parquet_place(uri: str) -> ParquetPlace | None:
 def _group(place: ParquetPlace) -> Any:
     """Return the images of a row group, read once by the threads of a process."""
     status = Path(place.path).stat()
-    key = (place.path, status.st_mtime_ns, status.st_size, place.group, place.column)
-    with _lock:  # whoever waits here wants the same row group, mostly
-        if key not in _held:
-            _held[key] = _column(place)
-        _held.move_to_end(key)
-        while (
-            len(_held) > 1 and sum(each.nbytes for each in _held.values()) > HELD_BYTES
-        ):
-            _held.popitem(last=False)
-        return _held[key]
+    key = (
+        "parquet",
+        place.path,
+        status.st_mtime_ns,
+        status.st_size,
+        place.group,
+        place.column,
+    )
+    return HELD.get(key, lambda: _column(place))
 
 
 def _column(place: ParquetPlace) -> Any:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
+from typing import Final
 
 from embedkit.files.files import is_url
+from embedkit.images.array_files import ArrayFileSource, array_place
 from embedkit.images.crops import CropSource, crop_of
 from embedkit.images.parquet_source import ParquetSource, parquet_place
 from embedkit.images.source import FileSource, Source
 from embedkit.images.tar_source import TarSource, tar_place
 from embedkit.images.url_source import UrlSource
+
+_KINDS: Final[tuple[tuple[Callable[[str], object], Source], ...]] = (
+    (tar_place, TarSource()),
+    (parquet_place, ParquetSource()),
+    (array_place, ArrayFileSource()),
+    (crop_of, CropSource()),
+    (is_url, UrlSource()),
+    (lambda uri: PurePath(uri).is_absolute(), FileSource()),
+)
+"""What tells that a uri is of a kind, and what reads those; the first that fits."""
 
 
 def restored(uris: Sequence[str]) -> Source | None:
@@ -24,8 +36,9 @@ def restored(uris: Sequence[str]) -> Source | None:
     Returns
     -------
     Source or None
-        What reads files, URLs, crops of both, members of tar files or rows of Parquet
-        files; None for the rows of an array or a dataset, which were in memory and are gone.
+        What reads files, URLs, crops of both, members of tar files, rows of Parquet
+        files or of arrays in files; None for the rows of an array or a dataset, which
+        were in memory and are gone.
 
     Examples
     --------
@@ -34,12 +47,7 @@ def restored(uris: Sequence[str]) -> Source | None:
     >>> restored(["dataset:0", "dataset:1"]) is None
     True
     """
-    if uris and all(tar_place(uri) is not None for uri in uris):
-        return TarSource()
-    if uris and all(parquet_place(uri) is not None for uri in uris):
-        return ParquetSource()
-    if uris and all(crop_of(uri) is not None for uri in uris):
-        return CropSource()
-    if uris and all(is_url(uri) for uri in uris):
-        return UrlSource()
-    return FileSource() if all(PurePath(uri).is_absolute() for uri in uris) else None
+    for is_of_kind, source in _KINDS:
+        if uris and all(map(is_of_kind, uris)):
+            return source
+    return None

@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from embedkit.errors import SourceError
 from embedkit.images.source import EncodedSource
+from embedkit.images.uris import escaped, unescaped
 
 Extent: TypeAlias = int | Literal["sparse", "damaged"]
 """Bytes of a member, or why they cannot be read."""
@@ -88,16 +89,6 @@ def tar_place(uri: str) -> TarPlace | None:
     path, offset, extent, name = found.groups()
     known = int(extent) if extent.isdecimal() else cast("Extent", extent)
     return TarPlace(unescaped(path), int(offset), known, name)
-
-
-def escaped(path: str) -> str:
-    """Return a path without ``#``, for a uri that goes on behind it."""
-    return path.replace("%", "%25").replace("#", "%23")
-
-
-def unescaped(path: str) -> str:
-    """Return the path that `escaped` was given."""
-    return path.replace("%23", "#").replace("%25", "%")
 
 
 def _part(path: str, offset: int, size: int) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import zarr
 from PIL import Image
 
 import embedkit as ek
@@ -149,6 +150,23 @@ def test_a_table_of_paths_keeps_its_columns(run, digits, tmp_path):
     x = ek.open_store(tmp_path / "d.zarr")["fc"]
     assert x["image"].values[3] == "digit-3"
     assert x["weight"].values.tolist() == list(range(40))
+
+
+def test_extract_reads_one_of_several_arrays(run, tmp_path):
+    """--array names it, and the store's images are its rows."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    group = zarr.open_group(tmp_path / "photos.zarr")
+    for name, each in (("one", pixels), ("two", 255 - pixels)):
+        group.create_array(name, data=each)
+
+    run(
+        *("extract", tmp_path / "photos.zarr", "--array", "two", "-n"),
+        *("embedkit/digits", "-l", "last", "-o", tmp_path / "d.zarr"),
+        *("--workers", 0),
+    )
+
+    uris = ek.open_store(tmp_path / "d.zarr").images["uri"].tolist()
+    assert uris[5] == f"zarr:{tmp_path}/photos.zarr#two/5"
 
 
 def test_info_tells_what_there_is(run, store):

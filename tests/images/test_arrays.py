@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 from embedkit.errors import SourceError, StoreError
 from embedkit.files.files import Files, files_at
 from embedkit.files.local import LocalFiles
-from embedkit.images.arrays import ArraySource, SpooledArraySource, array_row
+from embedkit.images import arrays
+from embedkit.images.arrays import ArraySource, chunk_starts
+from embedkit.images.spooled_arrays import SpooledArraySource, array_row
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def test_other_uris_are_refused(stack: np.ndarray, uri: str) -> None:
 
 def test_rows_beyond_the_end_are_refused(stack: np.ndarray) -> None:
     """A row that is not there is a `SourceError`."""
-    assert array_row("array:5") == 5
+    assert array_row("array:5", 6) == 5
     with pytest.raises(SourceError, match="there is no row 5 in an array of 5 images"):
         ArraySource(stack).read("array:5")
 
@@ -91,17 +94,33 @@ def test_contents_differ_exactly_where_pixels_do(pixels: np.ndarray) -> None:
     np.testing.assert_array_equal(found[:, None] == found, same)
 
 
+def _pixels(spooled: SpooledArraySource, n: int) -> np.ndarray:
+    return np.stack([spooled.row(f"array:{row}") for row in range(n)])
+
+
 def test_spooled_round_trip(stack: np.ndarray, spool: Files) -> None:
-    """Spooled pixels are the pixels, in one file named by their digest."""
+    """Spooled pixels are the pixels, in a file and a list of it, named by digests."""
     spooled = ArraySource(stack).spooled(spool)
-    np.testing.assert_array_equal(spooled.pixels, stack)
+    np.testing.assert_array_equal(_pixels(spooled, 5), stack)
     np.testing.assert_array_equal(np.asarray(spooled.read("array:4")), stack[4])
-    assert isinstance(spooled.pixels, np.memmap)
     assert spooled.url == spool.url
-    assert spool.names() == [spooled.name]
-    assert spooled.name.startswith("pixels-")
-    assert len(spooled.name) == len("pixels-.npy") + 16
-    np.testing.assert_array_equal(np.load(spool.local_copy(spooled.name)), stack)
+    told, part = sorted(spool.names(), key=lambda name: name[-1])
+    assert told == spooled.name
+    assert {len(part), len(told) - 1} == {len("pixels-.npy") + 16}
+    np.testing.assert_array_equal(np.load(spool.local_copy(part)), stack)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_parts_are_bounded(
+    stack: np.ndarray, spool: Files, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    """A large array is many files, none of which holds more than it may."""
+    monkeypatch.setattr(arrays, "PART_BYTES", 2 * stack[0].nbytes)
+    lazy = da.from_array(stack, chunks=(1, 3, 7, 3)) if chunked else stack
+    spooled = ArraySource(lazy, chunk_starts(lazy)).spooled(spool)
+    np.testing.assert_array_equal(_pixels(spooled, 5), stack)
+    parts = [np.load(spool.local_copy(x)) for x in spool.names() if x[-1] == "y"]
+    assert sorted(map(len, parts)) == [1, 2, 2]
 
 
 def test_spooled_rows_load_as_those_in_memory(stack: np.ndarray, spool: Files) -> None:
@@ -126,7 +145,7 @@ def test_spooling_again_writes_nothing(
         context.setattr(np, "save", lambda *_, **__: pytest.fail("written again"))
         assert ArraySource(stack.copy()).spooled(spool) == first
     assert ArraySource(stack + 1).spooled(spool) != first
-    assert len(spool.names()) == 2
+    assert len(spool.names()) == 4
     assert first.spooled(spool) is first
 
 
@@ -142,8 +161,8 @@ def test_spooling_from_many_threads_is_whole(stack: np.ndarray, spool: Files) ->
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: ArraySource(stack).spooled(spool), range(16)))
     assert len(set(found)) == 1
-    assert [file.name for file in Path(spool.url).iterdir()] == [found[0].name]
-    np.testing.assert_array_equal(np.load(Path(spool.url, found[0].name)), stack)
+    assert len(list(Path(spool.url).iterdir())) == 2
+    np.testing.assert_array_equal(_pixels(found[0], 5), stack)
 
 
 def test_a_failed_write_leaves_nothing(
@@ -165,7 +184,7 @@ def test_spooled_pickles_small_into_another_process(
 ) -> None:
     """A worker process reads the pixels from a pickle of less than 1 kB."""
     spooled = ArraySource(stack).spooled(spool)
-    assert spooled.pixels.shape == stack.shape  # mapped here, and still small to send
+    assert spooled.content("array:3")  # mapped here, and still small to send
     sent = pickle.dumps(spooled)
     assert len(sent) < 1000
     script = (
@@ -177,27 +196,34 @@ def test_spooled_pickles_small_into_another_process(
     assert done.stdout == stack[3].tobytes()
 
 
-def test_pixels_are_mapped_once(stack: np.ndarray, spool: Files) -> None:
-    """A process asks for the file once, however many rows it reads."""
+def test_pixels_are_mapped_once(
+    stack: np.ndarray, spool: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process asks for the files once, however many rows it reads."""
     spooled = ArraySource(stack).spooled(spool)
     again = pickle.loads(pickle.dumps(spooled))
     assert again == spooled
-    assert again.pixels is spooled.pixels
+    spooled.row("array:0")
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("mapped again"))
+    np.testing.assert_array_equal(_pixels(again, 5), stack)
 
 
-def test_a_lost_spool_says_so(tmp_path: Path) -> None:
+def test_a_lost_spool_says_so(stack: np.ndarray, tmp_path: Path) -> None:
     """Pixels that are gone, or not whole, stop a run: no image is to blame."""
     url = files_at(tmp_path).url
-    lost = r"/pixels-0\.npy cannot be read \(.*\); run the same call again"
+    lost = r"/pixels-0\.json cannot be read \(.*\); run the same call again"
     for ask in (SpooledArraySource.load, SpooledArraySource.content):
         with pytest.raises(StoreError, match=lost):
-            ask(SpooledArraySource(url, "pixels-0.npy"), "array:0")
-    (tmp_path / "pixels-1.npy").write_bytes(b"")
-    with pytest.raises(StoreError, match=r"pixels-1\.npy cannot be"):
-        SpooledArraySource(url, "pixels-1.npy").read("array:0")
-    (tmp_path / "pixels-2.npy").write_bytes(b"no array at all")
-    with pytest.raises(StoreError, match=r"pixels-2\.npy cannot be"):
-        SpooledArraySource(url, "pixels-2.npy").read("array:0")
+            ask(SpooledArraySource(url, "pixels-0.json"), "array:0")
+    (tmp_path / "pixels-1.json").write_bytes(b"no list")
+    with pytest.raises(StoreError, match=r"pixels-1\.json cannot be"):
+        SpooledArraySource(url, "pixels-1.json").read("array:0")
+    for written in (b"", b"no array at all", None):
+        spooled = ArraySource(stack).spooled(files_at(tmp_path / str(written)))
+        (part,) = Path(spooled.url).glob("*.npy")
+        part.unlink() if written is None else part.write_bytes(written)
+        with pytest.raises(StoreError, match=r"pixels-.*\.npy cannot be read"):
+            spooled.read("array:0")
 
 
 def test_pixels_are_spooled_where_no_path_leads(stack: np.ndarray) -> None:
@@ -206,8 +232,7 @@ def test_pixels_are_spooled_where_no_path_leads(stack: np.ndarray) -> None:
     place = files_at("memory://arrays-under-test")
     spooled = ArraySource(stack).spooled(place)
     assert spooled == SpooledArraySource(place.url, spooled.name)
-    np.testing.assert_array_equal(spooled.pixels, stack)
-    assert isinstance(spooled.pixels, np.memmap)
-    assert place.names() == [spooled.name]
-    with pytest.raises(StoreError, match=r"memory://arrays-under-test/pixels-0\.npy"):
-        SpooledArraySource(place.url, "pixels-0.npy").read("array:0")
+    np.testing.assert_array_equal(_pixels(spooled, 5), stack)
+    assert spooled.name in place.names()
+    with pytest.raises(StoreError, match=r"memory://arrays-under-test/pixels-0\.json"):
+        SpooledArraySource(place.url, "pixels-0.json").read("array:0")

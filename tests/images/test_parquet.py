@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from embedkit.errors import InputError, SourceError
-from embedkit.images import parquet_source
+from embedkit.images.held import HELD
 from embedkit.images.open import open_images
 from embedkit.images.parquet import from_parquet
 from embedkit.images.parquet_source import (
@@ -51,7 +51,7 @@ def _write(path: Path, columns: dict[str, object], group: int = 3) -> Path:
 @pytest.fixture(autouse=True)
 def forgotten() -> None:
     """Begin with no row group held."""
-    parquet_source._held.clear()
+    HELD.clear()
 
 
 def test_rows_as_hugging_face_writes_them(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch) -> None:
     for row in range(7):
         images.read(row)
     assert sorted(groups) == [0, 1, 2]
-    assert {each.type for each in parquet_source._held.values()} == {
+    assert {each.value.type for each in HELD._entries.values()} == {
         pa.struct([("bytes", pa.binary())])
     }
 
@@ -257,12 +257,12 @@ def test_a_row_group_is_read_once(tmp_path: Path, monkeypatch) -> None:
 def test_held_row_groups_are_bounded(tmp_path: Path, monkeypatch) -> None:
     """Beyond the bound only the group read last is held; the longest unused goes first."""
     images = open_images(_write(tmp_path / "a.parquet", {"image": _structs(9)}))
-    monkeypatch.setattr(parquet_source, "HELD_BYTES", 1)
+    monkeypatch.setattr(HELD, "limit", 1)
     groups = _reads(monkeypatch)
     for row in (0, 1, 3, 0):
         images.read(row)
     assert groups == [0, 1, 0]
-    assert [key[3] for key in parquet_source._held] == [0]
+    assert [key[4] for key in HELD._entries] == [0]
 
 
 def test_a_file_that_is_written_again_is_read_again(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from embedkit.images.array_files import ArrayFileSource
 from embedkit.images.crops import CropSource
 from embedkit.images.parquet_source import ParquetSource
 from embedkit.images.restore import restored
@@ -20,6 +21,9 @@ _URIS = {
     "tar:/data/a.tar#512+damaged/": TarSource(),
     "tar:/data/a.tar#512+sparse/a.png": TarSource(),
     "parquet:/data/a.parquet#0/1/image": ParquetSource(),
+    "npy:/data/a.npy#3": ArrayFileSource(),
+    "hdf5:/data/a.h5#in/photos/3": ArrayFileSource(),
+    "zarr:/data/a.zarr#/3": ArrayFileSource(),
     "array:0": None,
     "dataset:0": None,
     "a.png": None,

@@ -16,8 +16,9 @@ from distributed import Client, KilledWorker, get_client
 from embedkit.errors import InputError, SourceError, did_you_mean
 from embedkit.files.files import files_at
 from embedkit.images.imageset import ImageSet
-from embedkit.networks.backend_choice import Choice, choose_backend
+from embedkit.networks.backend_choice import Choice
 from embedkit.networks.backends import BACKENDS, Backend
+from embedkit.networks.known_choice import fastest_backend
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.networks.spool import Spooled, load_spooled
@@ -114,7 +115,7 @@ def _active() -> Client | None:
 
 def _choose(network: Network, pools: _Pools, batch: npt.NDArray[np.float32]) -> Choice:
     layers = [layer for layer, _ in pools]
-    return choose_backend(network, layers, pool=dict(pools), batch=batch)
+    return fastest_backend(network, layers, pool=dict(pools), batch=batch)
 
 
 def _on_a_worker(

@@ -168,7 +168,7 @@ def choose_backend(
         if backend != BACKEND:
             try:
                 taps = network.taps(layers, pool=pool, backend=backend)
-                table[backend] = _compare(taps, batch, expected)
+                table[backend] = compare(taps, batch, expected)
             except (InputError, MissingDependencyError, NetworkError) as error:
                 table[backend] = Trial(reason=str(error))
             else:
@@ -182,12 +182,27 @@ def choose_backend(
     return Choice(backend=best, images=len(batch), table=table, place=Place.here())
 
 
-def _compare(
+def compare(
     taps: Taps,
     batch: NDArray[np.float32],
     expected: Mapping[str, NDArray[np.float32]],
 ) -> Trial:
-    """Run a batch and compare it with what the reference gave."""
+    """Run a batch and compare it with what the reference gave.
+
+    Parameters
+    ----------
+    taps : Taps
+        A backend's.
+    batch : ndarray of float32, shape (B, C, H, W)
+        Prepared pictures.
+    expected : mapping of str to ndarray of float32
+        The rows of the reference, by layer.
+
+    Returns
+    -------
+    Trial
+        With the largest error, and a reason where that is above the tolerance.
+    """
     found = taps.forward(batch)
     errors = {one: largest_error(found[one], expected[one]) for one in taps.layers}
     layer = max(errors, key=errors.__getitem__)

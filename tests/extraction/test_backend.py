@@ -71,7 +71,7 @@ def test_auto_takes_the_fastest_and_keeps_the_figures(
         }
         return Choice(backend="torch_channels_last", images=len(batch), table=trials)
 
-    monkeypatch.setattr(backend, "choose_backend", choose)
+    monkeypatch.setattr(backend, "fastest_backend", choose)
 
     store = ek.extract(
         images,

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import threading
 import uuid
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -55,3 +58,25 @@ def s3_server():
 def s3_bucket(s3_server):
     """The URL of a place in the object store that no other test has."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+class _Web(SimpleHTTPRequestHandler):
+    """A folder as a web server shows it, on connections that stay open."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        """Keep quiet."""
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A folder, and the URL under which a server on this machine shows it."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    handler = partial(_Web, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

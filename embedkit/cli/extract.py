@@ -26,6 +26,7 @@ from embedkit.cli.output import (
 from embedkit.errors import IncompleteStore
 
 if TYPE_CHECKING:
+    from embedkit.extraction.decoding import Decode
     from embedkit.extraction.rounding import Dtype
     from embedkit.networks.backends import Backend
     from embedkit.store.store import Store
@@ -72,6 +73,13 @@ if TYPE_CHECKING:
     "fastest that agrees with torch.",
 )
 @click.option(
+    "--decode",
+    type=click.Choice(("exact", "fast")),
+    default="exact",
+    show_default=True,
+    help="fast: large JPEGs no larger than the network needs; says how far off that is.",
+)
+@click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
 )
 @click.option("--path-column", help="For tables: the column that holds paths.")
@@ -111,6 +119,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
     pools: tuple[str, ...],
     dtype: Dtype,
     backend: Backend,
+    decode: Decode,
     out: str,
     path_column: str | None,
     id_column: str | None,
@@ -146,6 +155,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
             pool=pooled(pools),
             dtype=dtype,
             backend=backend,
+            decode=decode,
             batch_size=batch_size,
             update=update,
             add_network=add_network,
@@ -200,6 +210,8 @@ def report(store: Store, *, seconds: float) -> None:
     for about in info["networks"].values():
         if about["measured"]:
             line(f"{about['network']}: {about['measured']}")
+        if about.get("deviation"):
+            line(f"{about['network']}: decoded by {about['deviation']}")
     if not info["unreadable"]:
         return
     bad = store.images.query("status == 'unreadable'")

@@ -28,6 +28,8 @@ def info(*, store: str, as_json: bool) -> None:
         line(f"network {name}")
         for key in ("weights", "pool", "backend", "transform", "created", "embedkit"):
             line(f"  {key}: {' '.join(about[key].split()) or 'of a module'}")
+        if about.get("deviation"):
+            line(f"  decoded by {about['deviation']}")
     table(
         (
             (

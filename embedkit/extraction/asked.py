@@ -10,6 +10,7 @@ from typing import Literal
 import embedkit
 from embedkit.errors import InputError
 from embedkit.extraction.backend import backend_for
+from embedkit.extraction.decoding import Deviation, deviation
 from embedkit.extraction.rounding import Dtype, rounding
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
@@ -48,6 +49,8 @@ class Asked:
         Whether rows of changed and removed images may be replaced.
     add_network : bool
         Whether a store of another network may take this one beside it.
+    decode : str
+        Name of the rule by which images are decoded.
     """
 
     images: ImageSet
@@ -59,11 +62,12 @@ class Asked:
     backend: Backend | Literal["auto"] = "torch"
     update: bool = False
     add_network: bool = False
+    decode: str = DECODE_POLICY
 
 
 def network_parts(asked: Asked) -> dict[str, str]:
     """Return the parts of the identity that belong to the network alone."""
-    return {**asked.network.identity_parts, "decode": DECODE_POLICY}
+    return {**asked.network.identity_parts, "decode": asked.decode}
 
 
 def first_schema(looks: Sequence[Asked], *, where: str) -> StoreSchema:
@@ -188,6 +192,7 @@ class _Draft:
     tolerance: float
     backend: Backend
     measured: str
+    deviation: Deviation
 
     @classmethod
     def of(
@@ -221,6 +226,7 @@ class _Draft:
             tolerance=taps.tolerance + rounding(asked.dtype),
             backend=found.backend,
             measured=found.measured,
+            deviation=deviation(asked.network, asked.images, asked.decode, pools=pools),
         )
 
 
@@ -295,6 +301,9 @@ def _about(draft: _Draft) -> Mapping[str, str]:
         "pool": _told(draft.specs),
         "backend": draft.backend,
         "measured": draft.measured,
+        "decode": draft.asked.decode,
+        "deviation": draft.deviation.text,
+        "deviations": draft.deviation.layers,
         "transform": network.identity_parts["transform"],
         "embedkit": embedkit.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

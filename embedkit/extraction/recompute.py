@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import SourceError
+from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.networks.row_errors import row_errors
@@ -71,6 +72,7 @@ def recompute(
         The largest difference, relative to the largest magnitude of the stored row.
     """
     taps = network.taps([spec.tap for spec in one.layers], pool=one.pools)
+    source = decoded_by(source, one.parts["decode"])
     findings: list[Finding] = []
     largest = 0.0
     for part in _parts(rows, one.batch_size):

@@ -18,9 +18,10 @@ from embedkit.extraction.shortcut import cheaper_start
 from embedkit.extraction.task import BlockLoss
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
+from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
-from embedkit.store.arrays import read
+from embedkit.store.arrays import read, read_text
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
 from embedkit.store.blocks import content_array
 from embedkit.store.commits import PRIVATE, compact
@@ -126,7 +127,7 @@ def fill(
     files = store.files
     mine = [one for one in store.schema.passes if one.network in networks]
     if any(len(store.commits(one)) < len(store.schema.grid(one)) for one in mine):
-        _check_reach(files)
+        _check_reach(store)
         store.reopen()
         _clean(files)
         jobs = Jobs(store, networks, source, lock)
@@ -166,16 +167,18 @@ def _clean(files: Files) -> None:
         files.clean(folder)
 
 
-def _check_reach(files: Files) -> None:
-    """Refuse a store in this process's memory that tasks elsewhere could not see."""
+def _check_reach(store: Store) -> None:
+    """Refuse a store or images in this process's memory that tasks elsewhere cannot see."""
     try:
         addresses = list(get_client().scheduler_info()["workers"])
     except ValueError:  # no client: the tasks run here
         return
     here = all(address.startswith("inproc://") for address in addresses)
-    if not files.shared and not here:
+    first = read_text(store.files, "uri", rows=slice(1))
+    hidden = [url for url in (store.url, *first) if url.startswith("memory://")]
+    if hidden and not here:
         message = (
-            f"{files.url} lies in the memory of this process, which worker processes "
+            f"{hidden[0]} lies in the memory of this process, which worker processes "
             "cannot reach: give a path or s3://…, or run without a cluster"
         )
         raise InputError(message)
@@ -207,7 +210,8 @@ def _shared(
     """Yield passes that can share the reading of images, and the blocks they all lack."""
     groups: dict[object, list[Pass]] = {}
     for one in (one for one in passes if one.key in todo):
-        groups.setdefault(one.key if jobs.start(one) else one.block, []).append(one)
+        alike = (one.block, one.parts["decode"])
+        groups.setdefault(one.key if jobs.start(one) else alike, []).append(one)
     for group in groups.values():
         together: dict[tuple[bool, ...], list[int]] = {}
         for block in sorted(set().union(*(todo[one.key] for one in group))):
@@ -264,12 +268,12 @@ class Jobs:
         """Return the stored layer from which a pass is computed, if it is cheaper."""
         if one.key not in self._starts:
             network = self._networks[one.network]
-            found = cheaper_start(self._store, network, self._source, one)
+            found = cheaper_start(self._store, network, self._decoded(one), one)
             self._starts[one.key] = found
         return self._starts[one.key]
 
     def of(self, *passes: Pass) -> Job:
-        """Return the job of passes that have the same blocks."""
+        """Return the job of passes that have the same blocks and decode alike."""
         spool = _spool(self._store)
         return Job(
             store=self._store.url,
@@ -282,9 +286,13 @@ class Jobs:
                 )
                 for one in passes
             ),
-            source=self._source.spooled(spool),
+            source=self._decoded(passes[0]).spooled(spool),
             decode_threads=settings().decode_threads,
         )
+
+    def _decoded(self, one: Pass) -> Source:
+        """Return the source as a pass decodes it."""
+        return decoded_by(self._source, one.parts["decode"])
 
 
 def _spool(store: Store) -> Files:

@@ -15,6 +15,7 @@ from embedkit.errors import CorruptStore, InputError, StoreError
 from embedkit.extraction.recompute import Finding, good_rows, recompute
 from embedkit.extraction.run import fill, writing
 from embedkit.images.decode import DECODE_POLICY
+from embedkit.images.draft import is_known
 from embedkit.images.imageset import ImageSet
 from embedkit.images.restore import restored
 from embedkit.images.source import Source
@@ -201,16 +202,21 @@ def _network(store: Store, name: str, given: Any) -> Network:
     return net
 
 
-def _parts(net: Network) -> dict[str, str]:
-    return {**net.identity_parts, "decode": DECODE_POLICY}
+def _parts(net: Network, one: Pass) -> dict[str, str]:
+    """Return what a pass would be made from now, decoded as it was if that is known."""
+    stored = one.parts["decode"]
+    return {
+        **net.identity_parts,
+        "decode": stored if is_known(stored) else DECODE_POLICY,
+    }
 
 
 def _is(net: Network, one: Pass) -> bool:
-    return all(one.parts[name] == text for name, text in _parts(net).items())
+    return all(one.parts[name] == text for name, text in _parts(net, one).items())
 
 
 def _check_network(store: Store, one: Pass, net: Network) -> None:
-    parts = _parts(net)
+    parts = _parts(net, one)
     stored = {name: one.parts[name] for name in parts}
     remedy = "or give the network that it was made with"
     check_identity(stored, parts, where=store.url, remedy=remedy)

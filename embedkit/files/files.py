@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,9 +134,28 @@ def files_at(place: str | os.PathLike[str]) -> Files:
                 "give it as a str like 's3://bucket/prefix'"
             )
         return LocalFiles(path)
-    try:
+    with cloud(place):
         # here, because obstore is an extra that a folder does not need
         from embedkit.files.remote import RemoteFiles
+    return RemoteFiles(os.fspath(place))
+
+
+@contextmanager
+def cloud(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Say which extra is missing, where obstore is imported and is not installed.
+
+    Parameters
+    ----------
+    place : str or path
+        What it is needed for.
+
+    Raises
+    ------
+    MissingDependencyError
+        In place of the error of the import.
+    """
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name != "obstore":
             raise
@@ -142,4 +163,3 @@ def files_at(place: str | os.PathLike[str]) -> Files:
             f"{place} needs the package obstore, which is not installed: "
             "run pip install 'embedkit[cloud]'"
         ) from error
-    return RemoteFiles(os.fspath(place))

@@ -6,6 +6,11 @@ import re
 
 # where a client without credentials asks the machine for some
 _METADATA_HOSTS = ("//169.254.169.254", "//169.254.170.2", "//metadata.google.internal")
+# what stands for the whole, the better first
+_TOLD = (
+    (r"non-2xx status code: (\d+ [A-Z][A-Za-z' -]*)", "the server answers "),
+    (r'(?:message|error): "([^"]+)"', ""),
+)
 
 
 def reason(text: str) -> str:
@@ -19,7 +24,8 @@ def reason(text: str) -> str:
     Returns
     -------
     str
-        What the server answered, else the innermost cause, else the first line.
+        What the server answered, else its status, else the innermost cause, else the
+        first line.
 
     Examples
     --------
@@ -36,9 +42,10 @@ def reason(text: str) -> str:
     )
     if answer:
         return _line(f"{answer[2]} ({answer[1]})")
-    cause = re.search(r'(?:message|error): "([^"]+)"', text)
-    if cause:
-        return _line(cause[1])
+    for pattern, told in _TOLD:
+        found = re.search(pattern, text)
+        if found:
+            return told + _line(found[1])
     if "TimedOut" in text:
         return "the server does not answer"
     return _line(text.partition("\n\nDebug source")[0])

@@ -1,9 +1,8 @@
-"""Files below a URL of an object store; the owner of obstore."""
+"""Files below a URL of an object store."""
 
 from __future__ import annotations
 
 import atexit
-import errno
 import hashlib
 import os
 import shutil
@@ -11,50 +10,30 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
-from obstore.store import MemoryStore, from_url
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from embedkit.errors import InputError
+from embedkit.files.connect import memory, opened, readable
 from embedkit.files.names import checked, is_hidden
-from embedkit.files.reasons import reason
-from embedkit.files.urls import normal, plain_http
+from embedkit.files.urls import normal
 from embedkit.files.whole import temporary_file
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, UpdateVersion
-    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+    from obstore.store import ObjectStore
 
-# A dead endpoint is told within about CONNECT + RETRY = 10 s; a server that restarts or
-# throttles is asked again for as long.
-CONNECT = timedelta(seconds=3)
-RETRY = timedelta(seconds=7)
-LONGEST_PAUSE = timedelta(seconds=2)
-# An answer may come late, since sending counts: twelve parts of 5 MB share one slow line.
-ANSWER = timedelta(seconds=120)
-# One request, its body included: 1 GB at 3.5 MB/s.
-REQUEST = timedelta(seconds=300)
-# Bytes of one request of a download, so that no file is too large for REQUEST.
+# Bytes of one request of a download, so that no file is too large for the time of one.
 PIECE = 64 * 2**20
 
 # The attribute by which a conditional put knows its own object again (no hyphen: Azure).
 _WRITER = "writer"
 _CONFLICT = (AlreadyExistsError, PreconditionError)
-_DENIED = (PermissionDeniedError, UnauthenticatedError)
-_memories: dict[str, ObjectStore] = {}
 _download = threading.Lock()
 
 
@@ -209,13 +188,7 @@ class RemoteFiles:
         return self._store()
 
     def _store(self) -> ObjectStore:
-        if not self.shared:
-            return _memories.setdefault(self.url, MemoryStore())
-        given = ("AWS_", "GOOGLE_", "AZURE_")
-        settings = sorted(
-            each for each in os.environ.items() if each[0].startswith(given)
-        )
-        return _open(self.url, tuple(settings))
+        return opened(self.url) if self.shared else memory(self.url)
 
     def _list(self, folder: str) -> list[ObjectMeta]:
         prefix = checked(folder, empty=True) or None
@@ -252,50 +225,8 @@ class RemoteFiles:
             file.flush()
             part.replace(path)
 
-    @contextmanager
-    def _readable(self, doing: str, name: str) -> Iterator[None]:
-        """Raise what obstore raises as an OSError of one line."""
-        try:
-            yield
-        except (FileNotFoundError, BaseError) as error:
-            place = f"{self.url}/{name}".rstrip("/")
-            raise _as_os_error(error, doing=doing, place=place) from error
-
-
-@lru_cache(maxsize=64)
-def _open(url: str, settings: tuple[tuple[str, str], ...]) -> ObjectStore:
-    """Return the store at `url`, made once for one environment; asks nothing of it."""
-    client: ClientConfig = {
-        "connect_timeout": CONNECT,
-        "read_timeout": ANSWER,
-        "timeout": REQUEST,
-    }
-    if url.startswith("s3") and plain_http(dict(settings)):
-        client["allow_http"] = True
-    retry: RetryConfig = {
-        "retry_timeout": RETRY,
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": LONGEST_PAUSE,
-            "base": 2,
-        },
-    }
-    try:
-        return from_url(url, client_options=client, retry_config=retry)
-    except (BaseError, ValueError) as error:
-        raise InputError(
-            f"cannot use {url!r}: {reason(str(error))}; check it and the environment variables of "
-            "its object store"
-        ) from error
-
-
-def _as_os_error(error: Exception, *, doing: str, place: str) -> OSError:
-    missing = isinstance(error, FileNotFoundError)
-    if missing and "NoSuchBucket" not in str(error):
-        return FileNotFoundError(errno.ENOENT, "no such file", place)
-    # a missing bucket is no missing file: nobody may take it for an empty place
-    number = errno.EACCES if isinstance(error, _DENIED) else errno.EIO
-    return OSError(number, f"cannot {doing} it: {reason(str(error))}", place)
+    def _readable(self, doing: str, name: str) -> AbstractContextManager[None]:
+        return readable(doing, f"{self.url}/{name}".rstrip("/"))
 
 
 @lru_cache(maxsize=1)

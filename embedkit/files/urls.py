@@ -10,6 +10,18 @@ from embedkit.files.names import checked
 
 SCHEMES = ("s3", "gs", "az", "abfs", "memory")
 _ALSO = ("s3a", "azure", "adl", "abfss")  # other names of the same
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+def known(scheme: str) -> bool:
+    """Return whether a scheme is one of an object store.
+
+    Examples
+    --------
+    >>> known("s3"), known("ftp")
+    (True, False)
+    """
+    return scheme in SCHEMES + _ALSO
 
 
 def normal(url: str) -> str:
@@ -36,10 +48,10 @@ def normal(url: str) -> str:
     's3://bucket/photos.zarr'
     """
     scheme, _, rest = url.partition("://")
-    if scheme not in SCHEMES + _ALSO:
-        known = ", ".join(f"{each}://" for each in SCHEMES)
+    if not known(scheme):
+        names = ", ".join(f"{each}://" for each in SCHEMES)
         raise InputError(
-            f"cannot use {url!r}: the scheme {scheme}:// is not one of {known}; give one of "
+            f"cannot use {url!r}: the scheme {scheme}:// is not one of {names}; give one of "
             "these, or a path without a scheme"
         )
     bucket, _, prefix = rest.rstrip("/").partition("/")
@@ -77,9 +89,10 @@ def plain_http(settings: dict[str, str]) -> bool:
     InputError
         For any other.
     """
-    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
     plain = [
-        settings[name] for name in names if settings.get(name, "").startswith("http://")
+        settings[name]
+        for name in _ENDPOINTS
+        if settings.get(name, "").startswith("http://")
     ]
     allowed = settings.get("AWS_ALLOW_HTTP", "").lower() in {"1", "true", "yes", "on"}
     for endpoint in plain:
@@ -89,6 +102,32 @@ def plain_http(settings: dict[str, str]) -> bool:
                 "https:// one, or set AWS_ALLOW_HTTP=true"
             )
     return bool(plain)
+
+
+def endpoint(root: str, settings: dict[str, str]) -> str:
+    """Return which server is asked, for messages.
+
+    Parameters
+    ----------
+    root : str
+        ``s3://bucket``, ``https://host`` and the like.
+    settings : dict of str
+        Environment variables.
+
+    Returns
+    -------
+    str
+        For S3 the endpoint that is set; else `root`.
+
+    Examples
+    --------
+    >>> endpoint("s3://bucket", {"AWS_ENDPOINT_URL": "https://minio.example.org"})
+    'https://minio.example.org'
+    """
+    if not root.startswith("s3"):
+        return root
+    found = (settings[name] for name in _ENDPOINTS if settings.get(name))
+    return next(found, root)
 
 
 def _is_loopback(host: str) -> bool:

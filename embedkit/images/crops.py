@@ -1,7 +1,7 @@
 """Boxes in images: one row per box, cut out after the image is decoded and upright.
 
-The uri of a crop is ``<absolute path>#xywh=<x>,<y>,<width>,<height>`` in pixels, and
-``#xywh=none`` for a box that has no numbers.
+The uri of a crop is ``<absolute path or URL>#xywh=<x>,<y>,<width>,<height>`` in pixels,
+and ``#xywh=none`` for a box that has no numbers.
 
 References
 ----------
@@ -15,6 +15,7 @@ import collections
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,14 +26,20 @@ import pandas as pd
 from PIL import Image
 
 from embedkit.errors import InputError, SourceError
-from embedkit.files.files import Files
+from embedkit.files.files import Files, is_url
 from embedkit.images.imageset import ImageSet
-from embedkit.images.source import FileSource, Loaded, content_hash
+from embedkit.images.source import EncodedSource, FileSource, Loaded, content_hash
+from embedkit.images.url_source import UrlSource
 
 BOX_COLUMNS: Final = ("x0", "y0", "x1", "y1")
 """Left, top, right, bottom in pixels; right and bottom are the first ones outside."""
 
 _URI: Final = re.compile(r"(.+)#xywh=(none|(\d+),(\d+),(\d+),(\d+))", re.DOTALL)
+
+
+_FRESH: Final = 10.0
+"""Seconds for which a thread cuts from what it fetched from a URL (chosen: all boxes of
+one image, without asking the server for each)."""
 
 
 class Crop(NamedTuple):
@@ -41,7 +48,7 @@ class Crop(NamedTuple):
     Attributes
     ----------
     path : str
-        The image file.
+        The image file, or its URL.
     box : tuple of four int, or None
         Left, top, width and height in pixels; None where the table had no numbers.
     """
@@ -85,7 +92,9 @@ class CropSource:
     def content(self, uri: str) -> int:
         """Return the hash of the file's bytes and the box; 0 if there are no bytes."""
         crop = crop_of(uri)
-        return 0 if crop is None else _content(FileSource().content(crop.path), uri)
+        return (
+            0 if crop is None else _content(_whole(crop.path).content(crop.path), uri)
+        )
 
     def spooled(self, files: Files) -> CropSource:  # noqa: ARG002 - part of Source
         """Return itself: files are already there for every process."""
@@ -179,15 +188,27 @@ def _fragment(box: Sequence[float]) -> str:
 def _decoded(path: str) -> Loaded:
     """Return a decoded file, from this thread's memory if it is the same as last time."""
     try:
-        status = Path(path).stat()
+        key = _version(path)
     except (OSError, ValueError):  # ValueError: a path with a null character
-        return FileSource().load(path)
-    key = (os.fspath(path), status.st_mtime_ns, status.st_size)
+        return _whole(path).load(path)
     if _last.loaded is None or _last.key != key:
         _last.key, _last.loaded = None, None  # before the next: only one is held
-        _last.loaded = FileSource().load(path)
+        _last.loaded = _whole(path).load(path)
         _last.key = key
     return _last.loaded
+
+
+def _whole(path: str) -> EncodedSource:
+    """Return what reads a whole image."""
+    return UrlSource() if is_url(path) else FileSource()
+
+
+def _version(path: str) -> tuple[str, int, int]:
+    """Return what tells a file from what it was; for a URL, only for a few seconds."""
+    if is_url(path):
+        return (path, int(time.monotonic() / _FRESH), 0)
+    status = Path(path).stat()
+    return (os.fspath(path), status.st_mtime_ns, status.st_size)
 
 
 def _cut(image: Image.Image, crop: Crop) -> Image.Image:

@@ -42,11 +42,10 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import numpy as np
-import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 
 from embedkit.errors import SourceError
+from embedkit.images.gray import gray_levels
 from embedkit.quiet import quiet
 
 DECODE_POLICY: Final = "pil-rgb-1"
@@ -71,6 +70,9 @@ _TRANSPOSE: Final = {
 }
 """What undoes each orientation. References: EXIF 2.32 (CIPA DC-008), tag 0x0112."""
 
+_TURNED: Final = (5, 6, 7, 8)
+"""Orientations that change width for height."""
+
 # Everything that Pillow raises on damaged files: its parsers let the errors of struct,
 # zlib, indexing and arithmetic through. BaseExceptions and ours are not among them.
 _DAMAGE: Final = (
@@ -88,16 +90,11 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (EOFError, "the file is truncated"),
 )
 
-_BAND_BYTES: Final = 1 << 22
-"""Pixels are scaled in bands of about this size, in bytes (chosen: fits a CPU cache)."""
-
 # Odd metadata is no reason to disturb whoever decodes; what cannot be decoded raises.
 _pillow_says_nothing = quiet(module=r"PIL\.")
 
-_Levels = npt.NDArray[np.uint16] | npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
-
-def decode(file: Path | BinaryIO) -> Image.Image:
+def decode(file: Path | BinaryIO, *, at_least: int | None = None) -> Image.Image:
     """Decode one image to 8-bit RGB by the rule at the top of this module.
 
     Safe to call from many threads at once.
@@ -107,6 +104,10 @@ def decode(file: Path | BinaryIO) -> Image.Image:
     file : Path or binary file
         A file on disk, or an open one that can seek, read from its start. Bytes in
         memory (``io.BytesIO``) give what the file that holds them gives.
+    at_least : int, optional
+        Pixels of the shorter side that are enough: a JPEG that has twice as many or more
+        is decoded at a half, a quarter or an eighth of its size, whichever is the
+        smallest that leaves as many. Other images stay as they are.
 
     Returns
     -------
@@ -124,7 +125,7 @@ def decode(file: Path | BinaryIO) -> Image.Image:
     stream = io.BytesIO(read_bytes(file)) if isinstance(file, Path) else file
     try:
         with _pillow_says_nothing:
-            return _decode(stream)
+            return _decode(stream, at_least)
     except SourceError:
         raise
     except _DAMAGE as error:
@@ -152,6 +153,29 @@ def read_bytes(path: str | Path) -> bytes:
         raise SourceError(_explain(error)) from error
 
 
+def jpeg_size(stream: BinaryIO) -> tuple[int, int] | None:
+    """Return the size that a JPEG file declares, from its header alone.
+
+    Parameters
+    ----------
+    stream : binary file
+        One that can seek, read from its start.
+
+    Returns
+    -------
+    tuple of int, or None
+        Width and height in pixels, upright; None for files of other formats and where
+        the header cannot be read.
+    """
+    try:
+        with _pillow_says_nothing:
+            image: Image.Image = Image.open(stream, formats=("JPEG", "MPO"))
+            turned = _orientation(image) in _TURNED
+    except _DAMAGE:
+        return None
+    return (image.height, image.width) if turned else image.size
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a loaded image of any Pillow mode to RGB by the rule of this module.
 
@@ -166,7 +190,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         Mode RGB, the same width and height; `image` itself if it is plain RGB already.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_gray(image)).convert("RGB")
+        return Image.fromarray(gray_levels(image)).convert("RGB")
     if image.mode == "La":  # Pillow knows no way from here to RGBA but this one
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -188,13 +212,15 @@ def _readable() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _decode(stream: BinaryIO) -> Image.Image:
+def _decode(stream: BinaryIO, at_least: int | None) -> Image.Image:
     """Open, check, load, convert and turn, in an order that bounds memory."""
     try:
         image: Image.Image = Image.open(stream, formats=_readable())
     except UnidentifiedImageError as error:
         raise SourceError(_unidentified(stream)) from error
     _check_size(image)
+    if at_least is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft(None, (at_least, at_least))
     image.load()
     _check_size(image)  # an icon can hold a larger image than it declares
     # TIFF turns itself while loading, so the orientation is read after that.
@@ -233,46 +259,6 @@ def _over_white(rgba: Image.Image) -> Image.Image:
     canvas = Image.new("RGB", rgba.size, "white")
     canvas.paste(rgba, mask=rgba)
     return canvas
-
-
-def _gray(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Return the 8-bit gray levels of an image of mode I;16*, I or F."""
-    levels: _Levels = np.asarray(image)  # H W
-    low, high = _bounds(levels)
-    if image.mode != "F" and low >= 0 and high <= 65535:
-        gray = _LEVELS_16[levels]
-    elif image.mode == "F" and low >= 0 and high <= 255:
-        gray = _stretch(levels, 0.0, 1.0 if high <= 1 else 255.0)
-    else:
-        gray = _stretch(levels, low, high)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        gray[levels == transparent] = 255  # over white
-    return gray
-
-
-# 257 is odd, so halves never occur and this is exactly round(x / 257).
-_LEVELS_16: Final = ((np.arange(65536) + 128) // 257).astype(np.uint8)
-
-
-def _bounds(levels: _Levels) -> tuple[float, float]:
-    """Return the smallest and largest finite value; (0, 0) if none is finite."""
-    finite = np.isfinite(levels)
-    if not finite.any():
-        return 0.0, 0.0
-    low = levels.min(where=finite, initial=levels.flat[finite.argmax()])
-    return float(low), float(levels.max(where=finite, initial=low))
-
-
-def _stretch(levels: _Levels, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Map low..high linearly to 0..255, rounded and clipped; NaN to 0."""
-    scale = 255.0 / (high - low) if high > low else 0.0
-    gray = np.empty(levels.shape, np.uint8)
-    rows = max(1, _BAND_BYTES // (8 * levels.shape[1]))
-    for top in range(0, len(levels), rows):
-        band = (levels[top : top + rows].astype(np.float64) - low) * scale  # rows W
-        gray[top : top + rows] = np.rint(np.nan_to_num(band.clip(0, 255), nan=0))
-    return gray
 
 
 def _explain(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from embedkit.errors import InputError, SourceError, did_you_mean
 from embedkit.images.decode import image_extensions
 from embedkit.images.imageset import ImageSet
 from embedkit.images.paths import Stamp, absolute, file_set, stamp_of
+from embedkit.images.source import Source
 
 SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 """First-level folders of these names (in any case) are parts of a split, not labels."""
@@ -45,7 +46,7 @@ def from_folder(root: Path) -> ImageSet:
         raise SourceError(
             f"folder {str(root)!r} cannot be listed ({error}); make it readable"
         ) from error
-    return _place(root, found, asked=f"folder {str(root)!r}")
+    return placed(root, found, asked=f"folder {str(root)!r}")
 
 
 def from_glob(pattern: str) -> ImageSet:
@@ -83,7 +84,7 @@ def from_glob(pattern: str) -> ImageSet:
         for name, file in files.items()
         if hidden or "/." not in f"/{name}"
     }
-    return _place(root, found, asked=f"glob {pattern!r}")
+    return placed(root, found, asked=f"glob {pattern!r}")
 
 
 def place_columns(ids: Sequence[str]) -> dict[str, list[str | None]]:
@@ -126,7 +127,7 @@ def has_wildcard(text: str) -> bool:
 def has_images(root: Path) -> bool:
     """Tell whether a folder holds an image by its extension, or cannot be listed."""
     try:
-        return any(_extension(each.name) in image_extensions() for each in _files(root))
+        return any(extension(each.name) in image_extensions() for each in _files(root))
     except OSError:
         return True
 
@@ -143,19 +144,45 @@ def nearest(path: Path) -> str:
     return f"In {str(missing.parent)!r}: {did_you_mean(missing.name, siblings)}"
 
 
-def _place(root: Path, found: Mapping[str, Stamp], *, asked: str) -> ImageSet:
-    """Return those of the found files that are images."""
-    ids = sorted(name for name in found if _extension(name) in image_extensions())
+def placed(
+    root: Path | str,
+    found: Mapping[str, Stamp],
+    *,
+    asked: str,
+    source: Source | None = None,
+) -> ImageSet:
+    """Return those of the found files that are images, sorted by their ids.
+
+    Parameters
+    ----------
+    root : Path or str
+        A folder, or a URL without a trailing slash.
+    found : mapping of str to Stamp
+        By POSIX path relative to `root`.
+    asked : str
+        What the caller was asked for, for messages.
+    source : Source, optional
+        What reads them; `FileSource` by default.
+
+    Raises
+    ------
+    SourceError
+        If there is no image.
+    """
+    ids = sorted(name for name in found if extension(name) in image_extensions())
     if not ids:
         raise SourceError(f"no image in {asked}: {_instead(found)}")
     columns = pd.DataFrame(place_columns(ids), index=range(len(ids)))
     stamps = [found[name] for name in ids]
-    return file_set(ids, [root / name for name in ids], stamps=stamps, columns=columns)
+    files = [
+        root / name if isinstance(root, Path) else f"{root}/{name}" for name in ids
+    ]
+    return file_set(ids, files, stamps=stamps, columns=columns, source=source)
 
 
 def _instead(names: Iterable[str]) -> str:
     """Say what there is where no image is."""
-    ends = collections.Counter(_extension(name) or "(none)" for name in names)
+    ends = collections.Counter(extension(name) or "(none)" for name in names)
     if not ends:
         return "there is no file at all; check the path"
     listed = ", ".join(sorted(ends)[:5])
@@ -197,6 +224,6 @@ def _id(path: str, root: Path) -> str:
     return Path(path).relative_to(root).as_posix()
 
 
-def _extension(name: str) -> str:
+def extension(name: str) -> str:
     """Return the extension of a file name, lower case, with its dot."""
     return PurePosixPath(name).suffix.lower()

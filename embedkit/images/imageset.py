@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from embedkit.errors import InputError, SourceError, did_you_mean
+from embedkit.images.html import as_html
 from embedkit.images.source import Source
 
 __all__ = ["ImageSet", "Source"]
@@ -95,6 +96,10 @@ class ImageSet:
             counts = self.table["split"].value_counts().head(6).items()
             parts.append("split: " + ", ".join(f"{n} {name}" for name, n in counts))
         return " · ".join(parts)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: see `embedkit.images.html.as_html`."""
+        return as_html(self)
 
     def read(self, i: int | str) -> npt.NDArray[np.uint8]:
         """Decode one image.

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from embedkit.errors import InputError, SourceError
+from embedkit.files.files import is_url
 from embedkit.images.arrays import ArraySource
 from embedkit.images.dataset import from_dataset, is_dataset
 from embedkit.images.decode import image_extensions
@@ -21,10 +22,12 @@ from embedkit.images.packed import open_packed
 from embedkit.images.paths import absolute, from_paths
 from embedkit.images.shards import from_shards, is_shards
 from embedkit.images.table import TABLE_EXTENSIONS, from_table, from_table_file
+from embedkit.images.url_lists import from_urls
+from embedkit.images.url_prefixes import from_url
 
 _FORMS = (
     "a folder, a glob, a list of paths, a table (DataFrame, .csv, .tsv or .parquet file), "
-    "tar files, a dataset, or a uint8 array (N, H, W, 3)"
+    "the same with URLs of images, tar files, a dataset, or a uint8 array (N, H, W, 3)"
 )
 
 
@@ -62,6 +65,12 @@ def open_images(
         .tar files: a path,      the image members of uncompressed shards, as WebDataset
         list, glob or pattern,   packs them; ``"a-000/cat1"``. ``.cls``, ``.txt`` and
         ``"a-{000..009}.tar"``   ``.json`` of the same key become columns
+        prefix or glob of an     the image objects below it; as for a folder or a glob.
+        object store,            ``gs://``, ``az://`` and ``memory://`` likewise, with
+        ``"s3://bucket/a/"``     credentials from the environment (extra ``cloud``)
+        URL of an image, list    these images; ``http://`` and ``https://`` too. Ids are
+        or table of URLs         relative to `root` or to the common prefix; the URL
+                                 without its scheme where there are several servers
         dataset, as torchvision  item by item, PIL images or uint8; ``"0000"``, and
         has them                 ``label`` from its ``targets``. One that lists files in
                                  ``samples`` is opened as these files
@@ -77,7 +86,8 @@ def open_images(
         For Parquet files: the column of image bytes, if there are several.
     root : str or Path, optional
         For tables, where relative paths start: by default the table file's folder, or
-        the working directory for a DataFrame. For lists, what ids are relative to.
+        the working directory for a DataFrame. For lists, what ids are relative to. A
+        URL, if that is where the images are.
 
     Returns
     -------
@@ -92,7 +102,9 @@ def open_images(
         be used, or two images would have one id.
     SourceError
         If a folder, glob or file is missing, holds no image, or none of the listed
-        files exists.
+        files exists; if the server of a prefix cannot be reached.
+    MissingDependencyError
+        For URLs, where obstore is not installed.
 
     Examples
     --------
@@ -128,12 +140,12 @@ def _from_name(
     root: str | Path | None,
 ) -> ImageSet:
     """Open what a path or a pattern stands for."""
-    if "://" in name:
-        raise InputError(
-            f"cannot open {name!r}: only local files are read; give {_FORMS}"
-        )
-    path = absolute(name)
     columns = {"path_column": path_column, "id_column": id_column}
+    if is_url(name):
+        _refuse({"image_column": image_column}, "Parquet files")
+        _refuse(columns, "tables")
+        return from_url(name, root=root)
+    path = absolute(name)
     if path_column is None:
         packed = open_packed(name, image_column=image_column, id_column=id_column)
         if packed is not None:
@@ -146,15 +158,15 @@ def _from_name(
     if path.is_file():
         return _from_file(path, root=root)
     _refuse({"root": root}, "tables and lists of paths")
-    if path.is_dir():
-        return from_folder(path)
-    if has_wildcard(name):
-        return from_glob(name)
+    if path.is_dir() or has_wildcard(name):
+        return from_folder(path) if path.is_dir() else from_glob(name)
     raise SourceError(f"there is no file or folder {str(path)!r}. {nearest(path)}")
 
 
 def _from_list(paths: Sequence[Any], *, root: str | Path | None) -> ImageSet:
     """Open a list of images, or of tar files."""
+    if any(map(is_url, paths)):
+        return from_urls(paths, root=root)
     names = [os.fspath(path) for path in paths if isinstance(path, str | os.PathLike)]
     if names and len(names) == len(paths) and all(map(is_shards, names)):
         _refuse({"root": root}, "tables and lists of paths")

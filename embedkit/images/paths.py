@@ -12,7 +12,7 @@ import pandas as pd
 
 from embedkit.errors import InputError, SourceError
 from embedkit.images.imageset import ImageSet
-from embedkit.images.source import FileSource
+from embedkit.images.source import FileSource, Source
 
 
 class Stamp(NamedTuple):
@@ -30,7 +30,7 @@ class Stamp(NamedTuple):
     mtime: int
 
 
-_NO_STAMP: Final = Stamp(size=-1, mtime=-1)
+NO_STAMP: Final = Stamp(size=-1, mtime=-1)
 _LATEST: Final = np.iinfo(np.int64).max
 
 
@@ -91,23 +91,26 @@ def image_files(
 
 def file_set(
     ids: Sequence[str],
-    files: Iterable[Path],
+    files: Iterable[Path | str],
     *,
     stamps: Sequence[Stamp],
     columns: pd.DataFrame,
+    source: Source | None = None,
 ) -> ImageSet:
     """Return an `ImageSet` of files whose sizes and times are known.
 
     Parameters
     ----------
     ids, files, stamps : of the same length
-        Row by row: the id, the absolute path, what `stamp_of` says of the file.
+        Row by row: the id, the absolute path or URL, what `stamp_of` says of the file.
     columns : DataFrame
         What else is known, row by row; its index is replaced by the ids.
+    source : Source, optional
+        What reads them; `FileSource` by default.
     """
     table = image_table(ids, [str(file) for file in files], columns=columns)
     sizes, mtimes = np.array(stamps, np.int64).reshape(-1, 2).T.copy()
-    return ImageSet(table, FileSource(), sizes, mtimes)
+    return ImageSet(table, source or FileSource(), sizes, mtimes)
 
 
 def image_table(
@@ -154,7 +157,7 @@ def stamp_of(file: Path | os.DirEntry[str]) -> Stamp:
     try:
         status = file.stat()
     except (OSError, ValueError):  # ValueError: a path with a null character
-        return _NO_STAMP
+        return NO_STAMP
     mtime = status.st_mtime_ns
     # File systems know years that 64 bits of nanoseconds do not reach (after 2262).
     return Stamp(status.st_size, mtime if abs(mtime) <= _LATEST else -1)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from embedkit.files.files import is_url
 from embedkit.images.crops import CropSource, crop_of
 from embedkit.images.parquet_source import ParquetSource, parquet_place
 from embedkit.images.source import FileSource, Source
 from embedkit.images.tar_source import TarSource, tar_place
+from embedkit.images.url_source import UrlSource
 
 
 def restored(uris: Sequence[str]) -> Source | None:
@@ -22,8 +24,8 @@ def restored(uris: Sequence[str]) -> Source | None:
     Returns
     -------
     Source or None
-        What reads files, crops of files, members of tar files or rows of Parquet files;
-        None for the rows of an array or a dataset, which were in memory and are gone.
+        What reads files, URLs, crops of both, members of tar files or rows of Parquet
+        files; None for the rows of an array or a dataset, which were in memory and are gone.
 
     Examples
     --------
@@ -38,4 +40,6 @@ def restored(uris: Sequence[str]) -> Source | None:
         return ParquetSource()
     if uris and all(crop_of(uri) is not None for uri in uris):
         return CropSource()
+    if uris and all(is_url(uri) for uri in uris):
+        return UrlSource()
     return FileSource() if all(PurePath(uri).is_absolute() for uri in uris) else None

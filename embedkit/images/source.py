@@ -95,9 +95,13 @@ class EncodedSource(abc.ABC):
         try:
             data = self.fetch(uri)
             content = content_hash(data)
-            return Loaded(decode(io.BytesIO(data)), content)
+            return Loaded(self.decoded(data), content)
         except SourceError as error:
             return Loaded(error, content)
+
+    def decoded(self, data: bytes) -> Image.Image:
+        """Return the image in the bytes of a file, or raise `SourceError`."""
+        return decode(io.BytesIO(data))
 
     def read(self, uri: str) -> Image.Image:
         """Decode the image at `uri`. Raises `SourceError` if it cannot be decoded."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Final
 
 import pandas as pd
 
 from embedkit.errors import InputError, SourceError, did_you_mean
+from embedkit.files.files import is_url
 from embedkit.images.crops import cropped, has_boxes, numbered
 from embedkit.images.imageset import ImageSet
 from embedkit.images.paths import absolute, image_files, relative_ids
+from embedkit.images.url_lists import full_urls, url_images, url_path_ids
 
 PATH_COLUMNS: Final = ("path", "uri", "file", "filename", "image", "filepath")
 """Where paths are looked for, in this order, if no column is named."""
@@ -85,7 +88,8 @@ def from_table(
         paths are absolute, relative to `root` or else to their common folder. An index
         named ``image`` holds ids too, as in ``ImageSet.table``.
     root : str or Path, optional
-        The folder that relative paths start from; the working directory by default.
+        The folder or URL that relative paths start from; the working directory by
+        default.
 
     Returns
     -------
@@ -104,19 +108,17 @@ def from_table(
         _known(list(frame.columns), id_column, "id_column")
     rest = frame.drop(columns=list({column, id_column or column}))
     check_columns(rest)
-    texts = _paths(frame, column)
-    folder = None if root is None else absolute(root)
-    files = [absolute(text, folder=folder) for text in texts]
+    images, path_ids = _listed(_paths(frame, column), root)
     if id_column is not None:
         ids = _ids(frame, id_column)
     elif frame.index.name == "image":
         ids = [str(name) for name in frame.index]
     else:
-        ids = _path_ids(texts, files, folder)
+        ids = path_ids()
     if not has_boxes([*rest.columns]):
-        return image_files(ids, files, columns=rest)
+        return images(ids, columns=rest)
     own = id_column is not None or frame.index.name == "image"
-    places = image_files([str(row) for row in range(len(ids))], files, columns=rest)
+    places = images([str(row) for row in range(len(ids))], columns=rest)
     return cropped(places, ids=ids if own else numbered(ids))
 
 
@@ -181,12 +183,20 @@ def _paths(frame: pd.DataFrame, column: str) -> list[str]:
                 f"column {column!r} must hold paths, but row {row} holds "
                 f"{type(path).__name__}; say which column does with path_column="
             )
-        if "://" in str(path):
-            raise InputError(
-                f"column {column!r} must hold paths of local files, but row {row} holds "
-                f"{str(path)!r}; download the files first"
-            )
-    return [PurePath(path).as_posix() for path in texts]
+    return [path if is_url(path) else PurePath(path).as_posix() for path in texts]
+
+
+def _listed(
+    texts: Sequence[str], root: str | Path | None
+) -> tuple[Callable[..., ImageSet], Callable[[], list[str]]]:
+    """Return what makes a set of the files or URLs in a column, and what their ids."""
+    if any(map(is_url, texts)) or (root is not None and is_url(root)):
+        urls = full_urls(texts, root=root)
+        ids = partial(url_path_ids, texts, urls, root=root)
+        return partial(url_images, urls=urls), ids
+    folder = None if root is None else absolute(root)
+    files = [absolute(text, folder=folder) for text in texts]
+    return partial(image_files, files=files), partial(_path_ids, texts, files, folder)
 
 
 def _ids(frame: pd.DataFrame, id_column: str) -> list[str]:

@@ -121,6 +121,9 @@ class OpenVinoTaps(TapGraph):
     def _find_device(self) -> str:
         return "cpu"
 
+    def _ready(self, module: nn.Module) -> nn.Module:
+        return module  # as it is converted; OpenVINO has memory of its own
+
     def _given(self, batch: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.require(batch, requirements=["C", "W"]))
 

@@ -18,9 +18,10 @@ from typing import ClassVar, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from embedkit.errors import InputError, NetworkError
+from embedkit.networks.arena import Arena, keep_outputs
 from embedkit.networks.layers import Layer
 from embedkit.networks.pooling import pooled_shape
 from embedkit.networks.pools import Pool, projection_of
@@ -98,6 +99,7 @@ class TapGraph:
         self.device = self._find_device()
         self._start = start
         self._format = program.memory_format
+        self._arena = Arena(self.shapes)
         self._module = self._ready(
             program.tapped(layers, pools=self.pools, start=start)
         )
@@ -138,6 +140,7 @@ class TapGraph:
         self._check_batch(batch)
         with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
             _ = self._matrices
+            self._arena.reserve(len(batch))
             taps = self._run(self._given(batch))
             for layer in self.layers:
                 self._check(layer, taps[layer], len(batch))
@@ -148,7 +151,11 @@ class TapGraph:
 
     def _ready(self, module: nn.Module) -> nn.Module:
         """Bring a graph to the device, as a copy: the network stays where it is."""
-        return module if self.device == "cpu" else copy.deepcopy(module).to(self.device)
+        if self.device != "cpu":  # whose allocator does not mix small and large
+            return copy.deepcopy(module).to(self.device)
+        if isinstance(module, fx.GraphModule):
+            return keep_outputs(module, self._arena)
+        return module
 
     def _given(self, batch: NDArray[np.float32]) -> Tensor:
         """Return a batch as the graph takes it, in memory that it may overwrite."""

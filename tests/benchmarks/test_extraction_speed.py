@@ -2,13 +2,9 @@
 
 ``make bench`` times it in full; among the tests it runs once over a few images. Outputs
 are compared before a time is shown. Every arm has the same weights, transform, batch size
-and cores, and writes to disk; importing and loading are not timed.
+and cores, and writes to disk; importing and loading are not timed, nor is the first run of
+``auto``, which measures the backends and converts the network once for this machine.
 """
-
-import os
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import dask
 import numpy as np
@@ -20,11 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import embedkit as ek
 
-FULL = os.environ.get("EMBEDKIT_BENCH") == "1"
-N_IMAGES = 192 if FULL else 16
-REPEATS = 3 if FULL else 1
 BATCH = 16
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
 
 # Layers that nothing overwrites in place, so that the plain extractor is right as well.
 LAYERS = {
@@ -38,33 +30,7 @@ LAYERS = {
         *["layer4.2.relu_2", "fc"],
     ],
 }
-
-
-@dataclass
-class Arm:
-    """One way to do the work, and what it took."""
-
-    name: str
-    work: object
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def rate(self):
-        """Images a second, of the fastest run: others were disturbed."""
-        return N_IMAGES / min(self.seconds)
-
-
-@pytest.fixture(scope="module")
-def jpegs(shared_data, tmp_path_factory):
-    """Real photos, 500 by 375 pixels, as JPEG files."""
-    folder = tmp_path_factory.mktemp("jpegs")
-    photos = sorted((shared_data / "clothing_cc0").rglob("*.jpg"))[:N_IMAGES]
-    for number, photo in enumerate(photos):
-        with Image.open(photo) as image:
-            image.convert("RGB").resize((500, 375)).save(
-                folder / f"{number:04d}.jpg", quality=90
-            )
-    return sorted(folder.iterdir())
+BACKENDS = ("torch", "torch_channels_last", "torch_fused", "auto")
 
 
 class Photos(Dataset):
@@ -81,27 +47,13 @@ class Photos(Dataset):
             return self.transform(image.convert("RGB"))
 
 
-@contextmanager
-def _threads(count):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _plain(network, paths, layers, folder, *, threads, workers):
+def _plain(network, paths, layers, folder, *, workers):
     """PyTorch's DataLoader and torchvision's extractor, averaged, into memory maps."""
     extractor = create_feature_extractor(network.module, layers).eval()
-    loader = DataLoader(
-        Photos(paths, network.transform),
-        batch_size=BATCH,
-        num_workers=workers,
-    )
+    photos = Photos(paths, network.transform)
     out, row = {}, 0
-    with _threads(threads), torch.inference_mode():
-        for batch in loader:
+    with torch.inference_mode():
+        for batch in DataLoader(photos, batch_size=BATCH, num_workers=workers):
             for layer, value in extractor(batch).items():
                 pooled = value.mean((2, 3)) if value.ndim == 4 else value.flatten(1)
                 if layer not in out:
@@ -113,42 +65,7 @@ def _plain(network, paths, layers, folder, *, threads, workers):
             row += len(batch)
     for values in out.values():
         values.flush()
-    os.sync()
     return out
-
-
-def _embedkit(network, paths, layers, folder, **options):
-    with _threads(CORES), dask.config.set(scheduler="synchronous"):
-        store = ek.extract(
-            paths,
-            network,
-            folder / "s.zarr",
-            layers=layers,
-            batch_size=BATCH,
-            **options,
-        )
-    os.sync()
-    return store
-
-
-def _bare(taps, batches):
-    with _threads(CORES):
-        for batch in batches:
-            taps.forward(batch)
-
-
-def _run(arms, folder):
-    """Run the arms in turn, so that a disturbance meets all of them."""
-    results = {}
-    for turn in range(REPEATS):
-        for arm in arms:
-            place = folder / f"{arm.name.replace(' ', '-')}-{turn}"
-            place.mkdir()
-            began = time.perf_counter()
-            found = arm.work(place)
-            arm.seconds.append(time.perf_counter() - began)
-            results.setdefault(arm.name, found)
-    return results
 
 
 def _same(found, expected, layers):
@@ -159,40 +76,80 @@ def _same(found, expected, layers):
         assert error <= 1e-4 * np.abs(wanted).max(), (layer, error)
 
 
+@pytest.fixture
+def arms(arm, threads, cores, jpegs, tmp_path):
+    """Return the arms for a network and its layers: plain, ours, forward alone."""
+
+    def plain(network, layers, count, workers):
+        def work(place):
+            with threads(count):
+                return _plain(network, jpegs, layers, place, workers=workers)
+
+        return arm(f"plain, {count} threads, {workers} loaders", work)
+
+    def ours(network, layers, backend):
+        def work(place):
+            with threads(cores), dask.config.set(scheduler="synchronous"):
+                return ek.extract(
+                    jpegs,
+                    network,
+                    place / "s.zarr",
+                    layers=layers,
+                    batch_size=BATCH,
+                    backend=backend,
+                )
+
+        return arm(f"embedkit, {backend}", work)
+
+    def bare(network, layers, backend, batches):
+        taps = network.taps(layers, backend=backend)
+
+        def work(_):
+            with threads(cores):
+                for batch in batches:
+                    taps.forward(batch)
+
+        return arm(f"forward alone, {backend}", work)
+
+    def make(network, layers):
+        pictures = [network.prepare(Image.open(path)) for path in jpegs]
+        starts = range(0, len(pictures), BATCH)
+        batches = [np.stack(pictures[first : first + BATCH]) for first in starts]
+        # Once, untimed: it measures the backends and keeps the converted network.
+        first = ours(network, layers, "auto").work(tmp_path / "first")
+        chosen = first.schema.passes[0].backend
+        settings = sorted({(1, 1), (cores, 0), (cores, 1)})
+        return (
+            [plain(network, layers, *setting) for setting in settings],
+            [ours(network, layers, backend) for backend in BACKENDS],
+            [
+                bare(network, layers, each, batches)
+                for each in dict.fromkeys(["torch", chosen])
+            ],
+        )
+
+    return make
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(LAYERS))
-def test_extraction_against_plain_pytorch(name, jpegs, tmp_path, capsys):
+def test_extraction_against_plain_pytorch(name, arms, race, jpegs, cores, capsys):
     """JPEG files to pooled layers on disk, and the forward pass alone."""
     network, layers = ek.load_network(name, weights="none"), LAYERS[name]
-    taps = network.taps(layers)
-    pictures = [network.prepare(Image.open(path)) for path in jpegs]
-    batches = [np.stack(pictures[i : i + BATCH]) for i in range(0, N_IMAGES, BATCH)]
-    settings = {(1, 1), (CORES, 0), (CORES, 1)}
-    plain = [
-        Arm(
-            f"plain {threads} threads {workers} loaders",
-            lambda place, threads=threads, workers=workers: _plain(
-                network, jpegs, layers, place, threads=threads, workers=workers
-            ),
-        )
-        for threads, workers in sorted(settings)
-    ]
-    ours = Arm("embedkit", lambda place: _embedkit(network, jpegs, layers, place))
-    bare = Arm("forward alone", lambda _: _bare(taps, batches))
+    plain, ours, bare = arms(network, layers)
 
-    results = _run([*plain, ours, bare], tmp_path)
+    results = race([*plain, *ours, *bare])
 
-    for arm in plain:
-        _same(results[ours.name], results[arm.name], layers)
-    best = max(arm.rate for arm in plain)
-    stages = {
-        stage: round(seconds, 2)
-        for stage, seconds in results[ours.name].info()["seconds"].items()
-    }
+    for each in [*plain[1:], *ours]:
+        _same(results[each.name], results[plain[0].name], layers)
+    best = min(each.best for each in plain)
+    auto = ours[-1]
+    info = results[auto.name].info()
+    stages = {stage: round(took, 2) for stage, took in info["seconds"].items()}
     with capsys.disabled():
-        print(f"\n{name}, {len(layers)} layers, {N_IMAGES} images, {CORES} cores")
-        for arm in (*plain, ours, bare):
-            print(
-                f"  {arm.name}: {arm.rate:.1f} images/s = {arm.rate / best:.2f} plain"
-            )
-        print(f"  embedkit: {ours.rate / bare.rate:.2f} of the forward alone; {stages}")
+        print(f"\n{name}, {len(layers)} layers, {len(jpegs)} images, {cores} cores")
+        for each in (*plain, *ours, *bare):
+            rate = len(jpegs) / each.best
+            print(f"  {each.name}: {rate:.1f} images/s = {best / each.best:.2f} plain")
+        ratio = bare[-1].best / auto.best
+        print(f"  auto: {ratio:.2f} of {bare[-1].name}; seconds {stages}")

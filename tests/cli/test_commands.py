@@ -47,6 +47,29 @@ def test_the_overview_lists_the_commands_without_loading_them():
     assert all(command in done.stdout for command in COMMANDS)
 
 
+def test_fast_decoding_says_how_far_off_it_is(run, tmp_path):
+    """After the extraction, and whenever the store is looked at; other rules differ."""
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (9, 12, 3), np.uint8)
+        Image.fromarray(pixels).resize((240, 180)).save(tmp_path / f"{i}.jpg")
+    arguments = (tmp_path, "-n", "embedkit/digits", "--workers", 0)
+    fast = (*arguments, "-o", tmp_path / "f.zarr", "--decode", "fast")
+
+    told = run("extract", *fast).out
+    exact = run("extract", *arguments, "-o", tmp_path / "e.zarr").out
+    shown = run("info", tmp_path / "f.zarr").out
+    found = run("info", tmp_path / "f.zarr", "--json").json
+
+    line = "decoded by pil-rgb-1-draft-16, against all pixels on 3 images: input of the"
+    assert f"embedkit/digits: {line}" in told
+    assert line in shown
+    assert "decoded by" not in exact
+    assert found["decode"] == "pil-rgb-1-draft-16"
+    assert "fc=" in found["networks"]["embedkit/digits"]["deviations"]
+    mismatch = run("extract", *arguments, "-o", tmp_path / "f.zarr", expect=1)
+    assert "made with other decode" in mismatch.err
+
+
 def test_dask_finds_the_command_too():
     """``dask embedkit`` is the same group, by the entry point of the package."""
     from importlib.metadata import entry_points

@@ -406,7 +406,7 @@ def test_without_obstore_the_extra_is_named(monkeypatch):
 def test_another_missing_module_is_not_hidden(monkeypatch):
     """Only obstore itself is an extra."""
     monkeypatch.delitem(sys.modules, "embedkit.files.remote")
-    monkeypatch.setitem(sys.modules, "embedkit.files.reasons", None)
+    monkeypatch.setitem(sys.modules, "embedkit.files.connect", None)
 
-    with pytest.raises(ModuleNotFoundError, match=r"embedkit\.files\.reasons"):
+    with pytest.raises(ModuleNotFoundError, match=r"embedkit\.files\.connect"):
         files_at("s3://bucket/photos.zarr")

@@ -19,7 +19,7 @@ import pytest
 import zarr
 
 from embedkit.errors import InputError
-from embedkit.files import remote
+from embedkit.files import connect, remote
 from embedkit.files.files import files_at
 from embedkit.files.reasons import reason
 from embedkit.files.remote import RemoteFiles
@@ -53,13 +53,13 @@ def memory():
 @pytest.fixture
 def short(monkeypatch):
     """A place whose environment is the test's own, and patience to match."""
-    remote._open.cache_clear()
+    connect._open.cache_clear()
     for name in ("CONNECT", "RETRY", "ANSWER"):
         monkeypatch.setattr(
-            remote, name, getattr(remote, name) * 0 + remote.CONNECT / 3
+            connect, name, getattr(connect, name) * 0 + connect.CONNECT / 3
         )
     yield monkeypatch
-    remote._open.cache_clear()
+    connect._open.cache_clear()
 
 
 class _Forgetful(BaseHTTPRequestHandler):
@@ -248,6 +248,10 @@ def test_the_server_is_asked_again(forgetful, s3_bucket):
         ),
         ("GET 500 - oh\n  no\n\nDebug source:\nGeneric {}", "GET 500 - oh no"),
         ("x" * 400, "x" * 297 + "..."),
+        (
+            'Server returned non-2xx status code: 404 Not Found: <a message: "no">',
+            "the server answers 404 Not Found",
+        ),
         ('sent\n\nDebug source:\nOs { message: "Broken pipe" }', "Broken pipe"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from embedkit.errors import InputError
-from embedkit.files.urls import SCHEMES, normal, plain_http
+from embedkit.files.urls import SCHEMES, endpoint, known, normal, plain_http
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, "s3a", "abfss"])
@@ -73,3 +73,24 @@ def test_plain_http_elsewhere_is_refused(host, allowed):
         InputError, match="in the clear: give an https:// one, or set AWS_A"
     ):
         plain_http(settings)
+
+
+@pytest.mark.parametrize(
+    ("root", "settings", "expected"),
+    [
+        ("s3://b", {}, "s3://b"),
+        ("s3://b", {"AWS_ENDPOINT": "http://a"}, "http://a"),
+        ("s3a://b", {"AWS_ENDPOINT": "x", "AWS_ENDPOINT_URL_S3": "y"}, "y"),
+        ("s3://b", {"AWS_ENDPOINT_URL": ""}, "s3://b"),
+        ("gs://b", {"AWS_ENDPOINT": "http://a"}, "gs://b"),
+    ],
+)
+def test_the_server_that_is_asked(root, settings, expected):
+    """For S3 what is set for it, the most special first."""
+    assert endpoint(root, settings) == expected
+
+
+def test_schemes_that_are_known():
+    """Those of object stores, under all their names."""
+    assert all(map(known, [*SCHEMES, "s3a", "abfss"]))
+    assert not any(map(known, ["http", "https", "file", "", "S3"]))

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from embedkit.errors import SourceError
 from embedkit.images import decode as module
+from embedkit.images import gray
 from embedkit.images.decode import (
     DECODE_POLICY,
     FORMATS,
@@ -159,7 +160,7 @@ def test_floats_in_bands_equal_floats_at_once(monkeypatch: pytest.MonkeyPatch) -
     """Scaling band by band changes no value."""
     values = np.random.default_rng(2).normal(size=(50, 7)).astype(np.float32)
     once = np.asarray(to_rgb(Image.fromarray(values)))
-    monkeypatch.setattr(module, "_BAND_BYTES", 3 * 8 * 7)
+    monkeypatch.setattr(gray, "_BAND_BYTES", 3 * 8 * 7)
     np.testing.assert_array_equal(np.asarray(to_rgb(Image.fromarray(values))), once)
 
 

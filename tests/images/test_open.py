@@ -167,11 +167,14 @@ def test_other_sources_are_refused(source: object) -> None:
         open_images(source)
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/photos", "https://example.org/a.png"])
-def test_remote_sources_are_refused(uri: str) -> None:
-    """Only local files are read."""
-    with pytest.raises(InputError, match="only local files are read"):
-        open_images(uri)
+@pytest.mark.parametrize(
+    ("option", "owner"),
+    [("image_column", "Parquet files"), ("path_column", "tables")],
+)
+def test_options_that_urls_do_not_have(option: str, owner: str) -> None:
+    """Refused before any server is asked."""
+    with pytest.raises(InputError, match=f"{option}= is for {owner}; leave it out"):
+        open_images("s3://bucket/photos", **{option: "x"})
 
 
 @pytest.mark.parametrize("option", ["path_column", "id_column"])

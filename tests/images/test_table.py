@@ -240,10 +240,14 @@ def test_values_that_are_no_paths_are_refused(tmp_path: Path, frame) -> None:
         open_images(frame, path_column="count")
 
 
-def test_remote_paths_are_refused(frame) -> None:
-    """What lies elsewhere must be downloaded first."""
+def test_a_mix_of_urls_and_paths_is_refused(frame) -> None:
+    """One set is read from one kind of place."""
+    n = len(frame)
     frame.loc[2, "path"] = "https://example.org/a.png"
-    with pytest.raises(InputError, match=r"row 2 holds 'https://.*download the files"):
+    with pytest.raises(
+        InputError,
+        match=rf"either URLs or paths, but {n - 1} of {n} rows are paths like",
+    ):
         open_images(frame)
 
 

@@ -101,7 +101,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
         ``"torch_channels_last"``, ``"torch_fused"`` or ``"cuda_amp"``, which are faster
         in some places and right within a tolerance (`embedkit.networks.backends`); or
         ``"auto"`` for the fastest of those that agree with the reference on a batch of
-        these images, measured here. The store keeps the choice with the figures, and
+        these images, measured where blocks run. The store keeps the choice with the figures, and
         layers keep the backend that they were begun with.
     decode : {"exact", "fast"}, default "exact"
         ``"fast"`` decodes a JPEG at a half, a quarter or an eighth of its size where the

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
+from torchvision import transforms
 
 import embedkit as ek
 from embedkit.images.decode import image_extensions
@@ -40,9 +41,10 @@ def hostile(shared_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def squeezenet(shared_data):
-    """A small network with trained weights."""
+    """A small network with trained weights, for small pictures."""
     weights = shared_data / "weights" / "squeezenet1_0_imagenet_deepcompression.pt"
-    return ek.load_network("squeezenet1_0", weights=weights)
+    small = transforms.Compose([transforms.Resize((96, 96)), transforms.ToTensor()])
+    return ek.load_network("squeezenet1_0", weights=weights, transform=small)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +226,7 @@ _ENDS = (".jpg", ".png", ".JPG", ".tif", ".webp", ".jpeg")
 
 @st.composite
 def _files(draw):
-    """Return files by name: bytes, the right pixels if known, whether they must be there."""
+    """Return files by name: their bytes, the pixels they show, and what became of them."""
     names = draw(
         st.lists(
             st.builds(
@@ -261,11 +263,8 @@ def _written(folder, files):
     return [folder / name for name in files]
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(files=_files())
 def test_any_files_keep_their_rows(files, tiny, tmp_path_factory):
     """N rows in order, the right pixels or a reason, and neighbours bit by bit the same."""

@@ -21,10 +21,15 @@ class Clock:
         self._since = time.perf_counter()
         self._adding = threading.Lock()
 
-    def lap(self, stage: str, owner: str) -> None:
-        """Add the time since the last lap to a stage of the task, on account of a pass."""
+    def lap(self, stage: str, owner: str, *, pool: float = 0.0) -> None:
+        """Add the time since the last lap to a stage of the task, on account of a pass.
+
+        Seconds of it that went into pooling count as the stage ``pool``.
+        """
         now = time.perf_counter()
-        self._add((owner, stage), now - self._since)
+        self._add((owner, stage), now - self._since - pool)
+        if stage == "forward":
+            self._add((owner, "pool"), pool)
         self._since = now
 
     @contextmanager

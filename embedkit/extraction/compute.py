@@ -130,28 +130,30 @@ class _Batches:
         self._bad: list[bool] = []
         self._start = 0
 
-    def add(self, given: _Input) -> None:
-        """Take the next image."""
+    def add(self, given: _Input) -> float:
+        """Take the next image; return what `flush` does, 0 where no batch is full."""
         at = len(self._bad)
         bad = isinstance(given.values, SourceError)
         self._batch[at] = 0.0 if bad else self._fitting(given, at)
         self._bad.append(bad)
-        if len(self._bad) == len(self._batch):
-            self.flush()
+        return self.flush() if len(self._bad) == len(self._batch) else 0.0
 
-    def flush(self) -> None:
-        """Compute what is waiting."""
+    def flush(self) -> float:
+        """Compute what is waiting; return the seconds that pooling took."""
         count = len(self._bad)
         if not count:
-            return
+            return 0.0
         self._batch[count:] = 0.0
+        before = self._look.taps.pool_seconds
         taps = self._look.taps.forward(self._batch)
+        pool = self._look.taps.pool_seconds - before
         for spec in self._look.one.layers:
             part = self.values[spec.name][self._start : self._start + count]
             part[:] = taps[spec.tap][:count]
             part[np.array(self._bad)] = np.nan
         self._start += count
         self._bad = []
+        return pool
 
     def _fitting(self, given: _Input, at: int) -> npt.NDArray[np.float32]:
         """Return an image of the right shape."""
@@ -199,11 +201,9 @@ def compute_block(
         if isinstance(image.values, SourceError):
             failures[ids[row]] = str(image.values)
         for key, batches in looks:
-            batches.add(image)
-            clock.lap("forward", key)
+            clock.lap("forward", key, pool=batches.add(image))
     for key, batches in looks:
-        batches.flush()
-        clock.lap("forward", key)
+        clock.lap("forward", key, pool=batches.flush())
     values = {k: v for _, batches in looks for k, v in batches.values.items()}
     return Computed(values=values, content=content, failures=failures)
 

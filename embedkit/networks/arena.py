@@ -1,4 +1,4 @@
-"""One piece of memory for the pooled values of a batch.
+"""One piece of memory for the pooled values of a batch, and the time that pooling takes.
 
 A pooled value is small and lives until the pass ends. Put wherever the allocator finds
 room, it lands inside the megabytes that a map has just left, and no later map fits there
@@ -9,6 +9,7 @@ network alone takes 130 MB. So the place of all of them is reserved before the p
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,12 +28,19 @@ class Arena:
     ----------
     shapes : mapping of str to tuple of int
         The shape of each pooled layer for one image.
+
+    Attributes
+    ----------
+    seconds : float
+        How long pooling took, over all batches so far.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._widths = [math.prod(shape) for shape in shapes.values()]
         self._memory = torch.empty(0)
         self._used = 0
+        self._since = 0.0
+        self.seconds = 0.0
 
     def reserve(self, count: int) -> None:
         """Make room for a batch of `count` images. What earlier ones hold stays theirs."""
@@ -40,8 +48,18 @@ class Arena:
         self._memory = torch.empty(sum(size for size in sizes if 4 * size <= SMALL))
         self._used = 0
 
+    def begin(self) -> None:
+        """Start the clock: a layer is about to be pooled."""
+        self._since = time.perf_counter()
+
     def keep(self, value: Tensor) -> Tensor:
         """Return a small value from the reserved memory, anything else as it is."""
+        try:
+            return self._kept(value)
+        finally:
+            self.seconds += time.perf_counter() - self._since
+
+    def _kept(self, value: Tensor) -> Tensor:
         end = self._used + value.numel()
         small = value.nbytes <= SMALL and value.dtype == torch.float32
         if not small or end > len(self._memory) or value.device.type != "cpu":
@@ -52,12 +70,12 @@ class Arena:
 
 
 def keep_outputs(module: fx.GraphModule, arena: Arena) -> fx.GraphModule:
-    """Return a graph that moves what it returns into an arena at once.
+    """Return a graph that moves what it pools into an arena at once, and times both.
 
     Parameters
     ----------
     module : GraphModule
-        Returns a dict of layer to pooled value. Its graph is changed.
+        Returns a dict of layer to the node that pools it. Its graph is changed.
     arena : Arena
         Has to be reserved before each batch.
     """
@@ -66,6 +84,8 @@ def keep_outputs(module: fx.GraphModule, arena: Arena) -> fx.GraphModule:
     taps: Mapping[str, fx.Node] = output.args[0]
     kept = {}
     for layer, node in taps.items():
+        with graph.inserting_before(node):
+            graph.call_function(arena.begin)
         with graph.inserting_after(node):
             kept[layer] = graph.call_function(arena.keep, (node,))
     output.args = (kept,)

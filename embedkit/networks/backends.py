@@ -53,6 +53,9 @@ class Taps(Protocol):
     tolerance : float
         The largest difference between a row and the reference's, relative to the
         largest magnitude in the row, at which the two still count as equal.
+    pool_seconds : float
+        Seconds of all forwards so far that went into pooling; 0 where that happens
+        inside of what cannot be looked into, as OpenVINO's graphs and hooks.
     """
 
     backend: ClassVar[str]
@@ -62,6 +65,10 @@ class Taps(Protocol):
     shapes: dict[str, tuple[int, ...]]
     start: str | None
     device: str
+
+    @property
+    def pool_seconds(self) -> float:
+        """See the class."""
 
     def forward(self, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Run one batch; see `embedkit.networks.taps.TapGraph.forward`."""

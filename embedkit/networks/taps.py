@@ -104,6 +104,11 @@ class TapGraph:
             program.tapped(layers, pools=self.pools, start=start)
         )
 
+    @property
+    def pool_seconds(self) -> float:
+        """Seconds of all forwards so far that went into pooling; 0 where none are known."""
+        return self._arena.seconds
+
     @cached_property
     def _matrices(self) -> list[Tensor]:
         """What the graph projects with: as long as it is held, nobody draws it again."""

@@ -8,9 +8,10 @@ from typing import Final
 AHEAD: Final = ("decode", "transform")
 """Stages of the threads that prepare images: seconds of all these threads together."""
 
-IN_TURN: Final = ("wait", "forward", "write")
+IN_TURN: Final = ("wait", "forward", "pool", "write")
 """Stages of the task itself, one after the other, wall-clock: waiting for prepared images,
-the network's forward pass with its pooling, writing shards. They add up to ``total``."""
+the network's forward pass, pooling its layers, writing shards. They add up to ``total``.
+Where a backend pools inside of what cannot be looked into, ``forward`` holds both."""
 
 
 def bottleneck(seconds: Mapping[str, float]) -> str:
@@ -24,7 +25,7 @@ def bottleneck(seconds: Mapping[str, float]) -> str:
     Returns
     -------
     str
-        ``"forward"`` or ``"write"`` where the task spent most of its time there; where it
+        ``"forward"``, ``"pool"`` or ``"write"`` where the task spent most of its time there; where it
         waited for images most of all, the longer one of ``"decode"`` and ``"transform"``,
         or ``"wait"`` where neither took any time. Empty where no time was spent.
 

@@ -138,8 +138,10 @@ def test_seconds_are_on_account_of_the_pass_that_spent_them(
         next(iter(store.commits(one).values())).seconds for one in store.schema.passes
     )
     assert {"decode", "wait"} <= first.keys()
-    assert second.keys() == {"transform", "forward", "write", "total"}
-    assert second["total"] == pytest.approx(second["forward"] + second["write"])
+    assert second.keys() == {"transform", "forward", "pool", "write", "total"}
+    assert second["total"] == pytest.approx(
+        second["forward"] + second["pool"] + second["write"]
+    )
 
 
 @pytest.mark.parametrize("networks", [[], ()])

@@ -69,3 +69,21 @@ def test_a_graph_keeps_what_it_returns():
 
     np.testing.assert_array_equal(result, np.full((2, 3), 2.0))
     assert result.untyped_storage().nbytes() == 4 * 6
+
+
+def test_pooling_is_timed_and_the_network_is_not(monkeypatch):
+    """The clock runs from a layer's value to its place, whatever comes between layers."""
+    now = iter([0.0, 2.0, 100.0, 103.0])
+    monkeypatch.setattr("embedkit.networks.arena.time.perf_counter", lambda: next(now))
+    graph = fx.Graph()
+    given_ = graph.placeholder("x")
+    first = graph.call_function(torch.mul, (given_, 2.0))
+    second = graph.call_function(torch.add, (given_, 1.0))
+    graph.output({"first": first, "second": second})
+    arena = Arena({"first": (3,), "second": (3,)})
+    module = keep_outputs(fx.GraphModule({}, graph), arena)
+    arena.reserve(1)
+
+    module(torch.ones(1, 3))
+
+    assert arena.seconds == 2.0 + 3.0

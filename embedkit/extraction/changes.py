@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from embedkit.errors import IdentityMismatch
+from embedkit.errors import IdentityMismatch, SourceError
 from embedkit.images.imageset import ImageSet
 from embedkit.store import arrays, layout
 from embedkit.store.blocks import content_array
@@ -50,6 +50,8 @@ class Changes:
         Rows that hold no number, because there was nothing to read, and now there is.
     gone : (n,) array of int64
         Rows whose image was taken out of the set.
+    lost : (n,) array of int64
+        Rows that hold numbers, and whose image cannot be read now.
     table : DataFrame, optional
         The image table to write, every row of it; None where nothing is to be written.
     """
@@ -59,6 +61,7 @@ class Changes:
     changed: _Rows
     mended: _Rows
     gone: _Rows
+    lost: _Rows
     table: pd.DataFrame | None
 
     @property
@@ -78,21 +81,21 @@ def find_changes(store: Store, images: ImageSet) -> Changes:
     digest = digest_of(images)
     if digest is not None and digest == sealed(store.files):
         place = np.arange(n)
-        return Changes(
-            place=place, new=none, changed=none, mended=none, gone=none, table=None
-        )
+        rows = dict.fromkeys(("new", "changed", "mended", "gone", "lost"), none)
+        return Changes(place=place, **rows, table=None)
     ids = arrays.read_text(store.files, "image", rows=slice(n))
     asked = images.table.index
     place = asked.get_indexer(pd.Index(ids)).astype(np.int64)
     new = np.setdiff1d(np.arange(len(asked)), place)
-    differs, holds = _contents(store, images, place, ids)
+    differs, holds, lost = _contents(store, images, place, ids)
     uris = np.array(arrays.read_text(store.files, "uri", rows=slice(n)), object)
     changes = Changes(
         place=place,
         new=new,
-        changed=np.flatnonzero(differs & holds),
+        changed=np.flatnonzero(differs & holds & ~lost),
         mended=np.flatnonzero(differs & ~holds),
         gone=np.flatnonzero((place < 0) & (uris != "")),
+        lost=np.flatnonzero(differs & holds & lost),
         table=_table(store, images, place, new),
     )
     return changes if _matters(store, images, changes) else replace(changes, table=None)
@@ -100,22 +103,24 @@ def find_changes(store: Store, images: ImageSet) -> Changes:
 
 def _contents(
     store: Store, images: ImageSet, place: _Rows, ids: list[str]
-) -> tuple[_Mask, _Mask]:
-    """Return which rows have another content now, and which hold any numbers."""
+) -> tuple[_Mask, _Mask, _Mask]:
+    """Return which rows have another content, hold any numbers, cannot be read now."""
     n = len(place)
     size, mtime = (remembered(store.files, name)[:n] for name in ("size", "mtime"))
     same = (
         (images.sizes[place] == size) & (images.mtimes[place] == mtime) & (mtime >= 0)
     )
-    differs, holds = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    differs, holds, lost = (np.zeros(n, np.bool_) for _ in range(3))
     for one in store.schema.passes:
         written, read = _rows_written(store, one, ids)
         then = arrays.read(store.files, content_array(one), rows=slice(n))
         doubtful = ~same | (then == 0)
         look = np.flatnonzero((place >= 0) & written & doubtful)
-        differs[look] |= then[look] != images.contents(place[look])
+        now = images.contents(place[look])
+        differs[look] |= then[look] != now
+        lost[look] |= now == 0
         holds |= read
-    return differs, holds
+    return differs, holds, lost
 
 
 def _rows_written(store: Store, one: Pass, ids: list[str]) -> tuple[_Mask, _Mask]:
@@ -186,7 +191,17 @@ def check_changes(store: Store, changes: Changes, *, update: bool) -> None:
     ------
     IdentityMismatch
         When images have changed or are gone, saying how many and which.
+    SourceError
+        When images whose numbers are stored cannot be read now, whatever was asked for:
+        a disk or server that is away for a while must not cost what was computed.
     """
+    if len(changes.lost):
+        raise SourceError(
+            f"store {store.url} has numbers of {len(changes.lost):,} images that cannot be "
+            f"read now ({_some_ids(store, changes.lost)}): bring them back and run the "
+            "same call again, or leave them out of the images and give update=True "
+            "(--update) for rows of NaN"
+        )
     if update or not (len(changes.changed) or len(changes.gone)):
         return
     said = [

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from embedkit.images.open import open_images
     from embedkit.networks.load import load_network
     from embedkit.networks.network import Network
+    from embedkit.retrieval.search import search
     from embedkit.store.store import Store, open_store
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ _HOME = {
     "pl": "embedkit.view",
     "probe": "embedkit.analysis.probe",
     "project": "embedkit.analysis.project",
+    "search": "embedkit.retrieval.search",
     "verify": "embedkit.extraction.verify",
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "pl",
     "probe",
     "project",
+    "search",
     "verify",
 ]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.errors import InputError, MissingDependencyError
+from embedkit.errors import InputError, MissingDependencyError, NetworkError
 from embedkit.extraction.origins import network_of
 from embedkit.extraction.rounding import rounded
 from embedkit.networks.backends import check_backend
@@ -71,11 +71,24 @@ class Embedder:
         parts = [np.empty((0, *self.spec.shape), np.float32)]
         for start in range(0, len(images), self.one.batch_size):
             some = images[start : start + self.one.batch_size]
-            batch = np.stack([self.network.prepare(each) for each in some])  # B C H W
+            batch = np.empty((len(some), *self.network.input_shape), np.float32)  # BCHW
+            for place, image in enumerate(some):
+                batch[place] = self._prepared(image, names[start + place])
             parts.append(self.taps.forward(batch)[self.spec.tap])
         values = np.concatenate(parts)
         spec = self.spec
         return rounded(values, spec.dtype, layer=spec.name, ids=names)[0]
+
+    def _prepared(self, image: Image.Image, name: str) -> npt.NDArray[np.float32]:
+        value = self.network.prepare(image)
+        if value.shape != self.network.input_shape:
+            message = (
+                f"the transform of {self.network.name} gave shape {value.shape} for "
+                f"{name!r} and {self.network.input_shape} before: make it resize to one "
+                "size"
+            )
+            raise NetworkError(message)
+        return value
 
 
 def embedder_of(store: Store, layer: str, *, network: Any = None) -> Embedder:

@@ -199,10 +199,9 @@ def _exact(
             f"{images}; give the store that they are of, or exact="
         )
     check_same_images(nn, store.columns()["image"], asked="duplicates")
-    layer = nn.attrs.get("source")
-    one = (
-        store.schema.pass_of(layer) if layer in list(store) else store.schema.passes[0]
-    )
+    layer = _layer_of(nn)
+    known = layer is not None and layer in list(store)
+    one = store.schema.pass_of(str(layer)) if known else store.schema.passes[0]
     return arrays.read(store.files, blocks.content_array(one))[:images]
 
 

@@ -27,19 +27,17 @@ if TYPE_CHECKING:
 _SHOWN = 12
 
 
-class _Threshold(click.ParamType):
-    """A number, or ``auto``."""
-
-    name = "auto|distance"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float | Literal["auto"]:
-        """Return what was written as a number, or ``auto``."""
-        if value == "auto":
-            return "auto"
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither 'auto' nor a number", param, ctx)
+def _threshold(
+    _ctx: click.Context, _param: click.Parameter, value: str
+) -> float | Literal["auto"]:
+    """Return what was written as a number, or ``auto``."""
+    if value == "auto":
+        return "auto"
+    try:
+        return float(value)
+    except ValueError as error:
+        message = f"{value!r} is neither 'auto' nor a number"
+        raise click.BadParameter(message) from error
 
 
 @click.command(
@@ -49,7 +47,7 @@ class _Threshold(click.ParamType):
 @layer_option
 @click.option(
     "--threshold",
-    type=_Threshold(),
+    callback=_threshold,
     default="auto",
     show_default=True,
     help="Largest distance of two duplicates; auto measures it on altered copies.",

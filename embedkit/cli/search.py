@@ -56,7 +56,7 @@ def search(  # noqa: PLR0913 - one for each option
     as_json: bool,
 ) -> None:
     """Find the images of STORE nearest to each QUERY: an image file, a URL, or an id."""
-    data = opened(store)
+    data, query = opened(store), tuple(dict.fromkeys(query))
     name = layer_of(data, layer)
     net = None
     if network is not None:
@@ -74,7 +74,7 @@ def search(  # noqa: PLR0913 - one for each option
         network=net,
     )
     if sheet is not None and len(found):
-        _draw(data, query, found, sheet)
+        _draw(data, query, found, sheet=sheet, where=where)
     if as_json:
         records = found.reset_index().to_dict("records")
         emit(
@@ -91,36 +91,45 @@ def _show(found: pd.DataFrame, query: tuple[str, ...], n_neighbors: int) -> None
     line(
         f"nearest by {about['metric']} in {about['layer']}, {about['searched']} searched"
     )
-    extra = [each for each in found.columns if each not in ("query", "id", "distance")]
+    hidden = ("query", "id", "distance", "uri")  # the uri mostly repeats the id
+    extra = [each for each in found.columns if each not in hidden]
     for name in query:
         hits = found[found["query"] == name]
+        line(f"to {name}:")
         table(
             (
                 (
                     rank,
-                    hit["id"],
                     f"{hit['distance']:.4f}",
+                    hit["id"],
                     *(hit[each] for each in extra),
                 )
                 for rank, hit in hits.iterrows()
             ),
-            columns=(">rank", f"nearest to {name}", ">distance", *extra),
+            columns=(">rank", ">distance", "image", *extra),
         )
         if len(hits) < n_neighbors:
             line(f"only {len(hits)} images can be found")
 
 
 def _draw(
-    store: Store, query: tuple[str, ...], found: pd.DataFrame, sheet: str
+    store: Store,
+    query: tuple[str, ...],
+    found: pd.DataFrame,
+    *,
+    sheet: str,
+    where: str | None,
 ) -> None:
     """Draw the sheet of those queries that found something."""
-    named = [name for name in query if (found["query"] == name).any()]
     about = found.attrs
+    title = f"nearest by {about['metric']} in {about['layer']}"
     ek.pl.save_neighbors(
         found,
         sheet,
-        queries=[_picture(store, name) for name in dict.fromkeys(named)],
-        title=f"nearest by {about['metric']} in {about['layer']}",
+        queries=[
+            _picture(store, name) for name in query if (found["query"] == name).any()
+        ],
+        title=title if where is None else f"{title} where {where}",
     )
 
 

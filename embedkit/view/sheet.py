@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from textwrap import shorten
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -73,22 +73,24 @@ def neighbors(
         raise InputError(f"neighbors got across={across}; choose 2 tiles or more")
     read = _reader(hits, images)
     framed = 1 if len(queries) else 0
-    lines = [-(-(len(group) + framed) // across) for _, group in groups]
-    widest = min(across, max(len(group) + framed for _, group in groups))
-    sheet = _Sheet(lines, across=widest, title=title)
+    room = across - framed  # nothing stands below the query, so that it stands out
+    widest = min(room, max(len(group) for _, group in groups))
+    lines = [-(-len(group) // widest) for _, group in groups]
+    sheet = _Sheet(lines, across=widest, before=framed, title=title)
     for number, (name, group) in enumerate(groups):
         if framed:
             picture = queries[number]
-            sheet.tile(number, 0, None if picture is None else _small(picture))
-            sheet.frame(number, 0)
-            sheet.caption(number, 0, left="query", below=name, strong=True)
-        for place, (rank, hit) in enumerate(group.iterrows(), framed):
+            sheet.tile(number, -1, None if picture is None else _small(picture))
+            sheet.frame(number, -1)
+            sheet.caption(number, -1, left="query", below=name, strong=True)
+        said = _in_digits(group["distance"].to_numpy(np.float64))
+        for place, (rank, hit) in enumerate(group.iterrows()):
             sheet.tile(number, place, read(hit))
             sheet.caption(
                 number,
                 place,
                 left=str(rank),
-                right=f"{hit['distance']:.4g}",
+                right=said[place],
                 below=str(hit.get("label", "")),
             )
     return sheet.figure
@@ -98,7 +100,7 @@ def _groups(
     hits: pd.DataFrame, queries: Sequence[Any]
 ) -> list[tuple[str, pd.DataFrame]]:
     """Return the hits of each query, with its name where there are several."""
-    if not isinstance(hits, pd.DataFrame) or not {"id", "distance"} <= {*hits.columns}:
+    if not {"id", "distance"} <= {*getattr(hits, "columns", ())}:
         raise InputError(
             f"neighbors needs a table with columns 'id' and 'distance' and got "
             f"{type(hits).__name__}; pass what search returned"
@@ -143,11 +145,27 @@ def _small(image: Any) -> Pixels:
     return pixels[::step, ::step]
 
 
+def _in_digits(distances: npt.NDArray[np.float64]) -> list[str]:
+    """Write distances with as many decimals as the largest needs for three digits."""
+    largest = float(np.abs(distances).max())
+    before = math.floor(math.log10(largest)) if largest > 0 else 0
+    return [f"{each:.{max(0, 2 - before)}f}" for each in distances]
+
+
+def _short(text: str, *, end: bool) -> str:
+    """Cut a text to what fits below a tile; of paths the end says more."""
+    if len(text) <= _LETTERS:
+        return text
+    return f"…{text[1 - _LETTERS :]}" if end else f"{text[: _LETTERS - 1].rstrip()}…"
+
+
 class _Sheet:
     """Tiles in rows, measured in inches from the top left corner."""
 
-    def __init__(self, lines: Sequence[int], *, across: int, title: str | None) -> None:
-        self._across = across
+    def __init__(
+        self, lines: Sequence[int], *, across: int, before: int, title: str | None
+    ) -> None:
+        self._across, self._before = across, before
         self._top = _MARGIN + (_TITLE if title else 0.0)
         high = _TILE + _CAPTION + _GAP
         starts = np.cumsum([0, *lines[:-1]])
@@ -156,7 +174,7 @@ class _Sheet:
             for number, start in enumerate(starts.tolist())
         ]
         self._size = (
-            2 * _MARGIN + across * _TILE + (across - 1) * _GAP,
+            2 * _MARGIN + (across + before) * (_TILE + _GAP) - _GAP,
             self._top + sum(lines) * high + (len(lines) - 1) * _BAND,
         )
         self.figure = Figure(figsize=self._size, facecolor="white")
@@ -171,7 +189,7 @@ class _Sheet:
             middle = (left + _TILE / 2, top + _TILE / 2)
             self._text(*middle, "no picture", ha="center", va="center", color=_FAINT)
             return
-        self._square(left, top, facecolor=_GROUND)
+        self._square(left, top, facecolor=_GROUND, zorder=-1)  # axes are at 0
         wide, high = (
             _TILE * side / max(image.shape[:2]) for side in image.shape[1::-1]
         )
@@ -202,14 +220,12 @@ class _Sheet:
         color = _ACCENT if strong else _INK
         self._text(x, y, left, weight="bold", color=color, va="top")
         self._text(x + _TILE, y, right, color=_FAINT, va="top", ha="right")
-        text = below if len(below) <= _LETTERS else f"…{below[1 - _LETTERS :]}"
-        if not strong:
-            text = shorten(below, _LETTERS, placeholder="…") or below[:_LETTERS]
-        self._text(x, y + 0.17, text, va="top")
+        self._text(x, y + 0.17, _short(below, end=strong), va="top")
 
     def _corner(self, group: int, place: int) -> tuple[float, float]:
-        line, column = divmod(place, self._across)
-        left = _MARGIN + column * (_TILE + _GAP)
+        """Return where a tile begins; place -1 is before the first."""
+        line, column = divmod(place, self._across) if place >= 0 else (0, -1)
+        left = _MARGIN + (column + self._before) * (_TILE + _GAP)
         return left, self._starts[group] + line * (_TILE + _CAPTION + _GAP)
 
     def _at(self, x: float, y: float) -> tuple[float, float]:

@@ -26,6 +26,7 @@ _TITLE = 0.42
 _BAND = 0.2  # more between two queries
 _MOST_PIXELS = 480  # longer side of a tile's image: sharp in print
 _LETTERS = 21  # of a label, so that it stays below its tile
+_LETTER = 0.125  # inches, of a title
 
 _INK, _FAINT, _GROUND, _MISSING = "#222222", "#767676", "#f5f5f3", "#dcdcda"
 _ACCENT = "#d55e00"  # Okabe, Ito (2008), as in `embedkit.view.palette`
@@ -152,11 +153,11 @@ def _in_digits(distances: npt.NDArray[np.float64]) -> list[str]:
     return [f"{each:.{max(0, 2 - before)}f}" for each in distances]
 
 
-def _short(text: str, *, end: bool) -> str:
-    """Cut a text to what fits below a tile; of paths the end says more."""
-    if len(text) <= _LETTERS:
+def _short(text: str, letters: int, *, end: bool) -> str:
+    """Cut a text to what fits; of paths the end says more."""
+    if len(text) <= letters:
         return text
-    return f"…{text[1 - _LETTERS :]}" if end else f"{text[: _LETTERS - 1].rstrip()}…"
+    return f"…{text[1 - letters :]}" if end else f"{text[: letters - 1].rstrip()}…"
 
 
 class _Sheet:
@@ -179,7 +180,8 @@ class _Sheet:
         )
         self.figure = Figure(figsize=self._size, facecolor="white")
         if title:
-            self._text(_MARGIN, _MARGIN, title, size=12, weight="bold", va="top")
+            text = _short(title, int(self._size[0] / _LETTER), end=False)
+            self._text(_MARGIN, _MARGIN, text, size=12, weight="bold", va="top")
 
     def tile(self, group: int, place: int, image: Pixels | None) -> None:
         """Draw an image into its square, or a grey square."""
@@ -220,7 +222,7 @@ class _Sheet:
         color = _ACCENT if strong else _INK
         self._text(x, y, left, weight="bold", color=color, va="top")
         self._text(x + _TILE, y, right, color=_FAINT, va="top", ha="right")
-        self._text(x, y + 0.17, _short(below, end=strong), va="top")
+        self._text(x, y + 0.17, _short(below, _LETTERS, end=strong), va="top")
 
     def _corner(self, group: int, place: int) -> tuple[float, float]:
         """Return where a tile begins; place -1 is before the first."""

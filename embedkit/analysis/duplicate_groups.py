@@ -30,7 +30,7 @@ class Groups:
         0 is the largest; equally large ones in the order of their first image; -1 for
         images without a duplicate.
     nearest : ndarray of float32, shape (N,)
-        Distance to the nearest other member, NaN without one or where both have none.
+        Distance to the nearest other member, 0 for an equal number; NaN without one.
     n_saturated : int
         Images whose whole list of neighbors lies within the threshold.
     """

@@ -34,7 +34,7 @@ def test_unreadable_files_of_the_same_bytes_are_one_group(nn):
 
     assert found["group"].values[[7, 90]].tolist() == [1, 1]  # 3 and 50 come first
     assert found["keep"].values[[7, 90]].tolist() == [False, True]
-    assert np.isnan(found["distance"].values[7]) or found["distance"].values[7] == 0
+    assert found["distance"].values[[7, 90]].tolist() == [0, 0]
 
 
 def test_a_measured_threshold_comes_with_its_worth(store, nn):

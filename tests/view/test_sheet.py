@@ -22,16 +22,15 @@ class Photos:
 @pytest.fixture
 def hits():
     """Two hits of one query and three of another."""
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "query": ["a", "a", "b", "b", "b"],
             "id": ["1", "bad", "2", "3", "4"],
-            "distance": [0.0, 0.125, 2.0, 30.0, 120.0],
+            "distance": [0.0, 0.125, 7.0, 30.0, 120.0],
             "label": ["cat", "a label that is far too long for a tile", "", "x", "y"],
         },
         index=pd.Index([1, 2, 1, 2, 3], name="rank"),
     )
-    return table
 
 
 def _texts(figure):
@@ -44,7 +43,7 @@ def test_each_hit_has_its_rank_distance_and_label(hits):
 
     assert said[0] == "found"
     assert [said.count(each) for each in ("1", "2", "3")] == [2, 2, 1]
-    assert {"0.000", "0.125", "2", "30", "120"} <= set(said)
+    assert {"0.000", "0.125", "7", "30", "120"} <= set(said)
     assert "a label that is far…" in said
 
 

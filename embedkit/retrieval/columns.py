@@ -42,7 +42,9 @@ def check_columns(x: xr.DataArray, names: Iterable[str], *, asked: str) -> None:
             )
 
 
-def table_of(x: xr.DataArray, names: Iterable[str]) -> pd.DataFrame:
+def table_of(
+    x: xr.DataArray, names: Iterable[str], *, ids: bool = True
+) -> pd.DataFrame:
     """Return columns of the whole image table, indexed by id.
 
     Parameters
@@ -51,14 +53,18 @@ def table_of(x: xr.DataArray, names: Iterable[str]) -> pd.DataFrame:
         A layer of a store.
     names : iterable of str
         Which columns; no others are read.
+    ids : bool, default True
+        Whether the ids are read; else the index holds row numbers.
 
     Returns
     -------
     DataFrame, N rows
     """
     columns = {name: plain(x.coords[name].values) for name in names}
-    ids = pd.Index(plain(x.coords[ID].values), name=ID)
-    return pd.DataFrame(columns, index=ids)
+    index: pd.Index[Any] = pd.RangeIndex(x.sizes["image"])
+    if ids:
+        index = pd.Index(plain(x.coords[ID].values), name=ID)
+    return pd.DataFrame(columns, index=index)
 
 
 def values_at(

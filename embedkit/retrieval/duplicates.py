@@ -51,7 +51,8 @@ def duplicates(
         What `neighbors` returned, by Euclidean distance or cosine; computed here.
     threshold : float, "auto", or what `duplicate_threshold` returned
         The largest distance of two duplicates, compared in float32. ``"auto"`` calls
-        `duplicate_threshold` for the layer and metric of `nn`, which needs `store`.
+        `duplicate_threshold` for the layer and metric of `nn`, which needs `store`; where
+        the pixels of the store were in memory, call that with its ``images=``.
     store : Store, optional
         The store that `nn` is of. It knows which files have the same bytes, also of those
         that cannot be decoded.

@@ -92,7 +92,7 @@ def _evaluated(x: xr.DataArray, condition: str) -> Any:
     """Evaluate a condition on the columns that it names."""
     names = _names_in(condition)
     check_columns(x, names - {ID}, asked=f"where={condition!r}")
-    table = table_of(x, sorted(names - {ID}))
+    table = table_of(x, sorted(names - {ID}), ids=ID in names)
     try:
         return table.eval(condition, engine="python")
     except Exception as error:  # pandas raises whatever its columns raise

@@ -1,5 +1,7 @@
 """Search against a plain ranking of all rows, for every kind of query."""
 
+import tarfile
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -185,6 +187,11 @@ def test_files_that_hold_no_image_are_told(store, table, tmp_path):
         ek.search(store, table["path"][7])
     with pytest.raises(SourceError, match="gone"):
         ek.search(store, tmp_path / "gone.png")
+    with tarfile.open(tmp_path / "two.tar", "w") as shard:
+        for row in (0, 1):
+            shard.add(table["path"][row], f"{row}.png")
+    with pytest.raises(InputError, match="which holds 2 images; give"):
+        ek.search(store, tmp_path / "two.tar")
 
 
 def test_other_arguments_are_checked(store):

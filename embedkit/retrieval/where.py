@@ -35,7 +35,8 @@ _FORMS = (
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Name, ast.Load),
     *(ast.Constant, ast.List, ast.Tuple, ast.Attribute, ast.Call, ast.keyword),
 )
-_QUOTED = re.compile(r"`([^`]*)`")
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`([^`]*)`""")
+"""Texts, which stay what they are, or a name between backticks."""
 
 
 def mask_of(x: xr.DataArray, where: Where | None) -> npt.NDArray[np.bool_] | None:
@@ -90,11 +91,15 @@ def _checked(found: Any, n_images: int) -> npt.NDArray[np.bool_]:
 
 def _evaluated(x: xr.DataArray, condition: str) -> Any:
     """Evaluate a condition on the columns that it names."""
-    names = _names_in(condition)
+    tree, quoted = _parsed(condition)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = {quoted.get(name, name) for name in used}
     check_columns(x, names - {ID}, asked=f"where={condition!r}")
     table = table_of(x, sorted(names - {ID}), ids=ID in names)
-    try:
-        return table.eval(condition, engine="python")
+    for each, name in quoted.items():
+        table[each] = table.index if name == ID else table[name]
+    try:  # what was checked, not what was written: nobody can read it in another way
+        return table.eval(ast.unparse(tree), engine="python")
     except Exception as error:  # pandas raises whatever its columns raise
         said = " ".join(str(error).split())[:200]
         raise InputError(
@@ -103,27 +108,29 @@ def _evaluated(x: xr.DataArray, condition: str) -> Any:
         ) from error
 
 
-def _names_in(condition: str) -> set[str]:
-    """Return the columns that a condition names, after checking that it is harmless."""
+def _parsed(condition: str) -> tuple[ast.Expression, dict[str, str]]:
+    """Return a condition that is harmless, and what stands in it for quoted names."""
     quoted: dict[str, str] = {}
 
     def stand_in(match: re.Match[str]) -> str:
-        return quoted.setdefault(match[1], f"quoted_{len(quoted)}_")
+        if match[1] is None:
+            return match[0]
+        quoted[f"quoted_{len(quoted)}_"] = match[1]
+        return f"quoted_{len(quoted) - 1}_"
 
-    if "@" in condition or "__" in condition:
-        raise _refused(condition, "variables (@) and names with '__'")
+    plain = _QUOTED.sub(stand_in, condition).strip()
     try:
-        tree = ast.parse(_QUOTED.sub(stand_in, condition).strip(), mode="eval")
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(plain, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if "@" in plain:
+            raise _refused(condition, "variables (@)") from error
         raise InputError(
             f"search cannot read where={condition!r} ({error}); write a condition such "
             "as \"label == 'dog' and width > 100\""
         ) from error
     for node in ast.walk(tree):
         _check_node(node, condition)
-    real = {stand_in: name for name, stand_in in quoted.items()}
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return {real.get(name, name) for name in names}
+    return tree, quoted
 
 
 def _check_node(node: ast.AST, condition: str) -> None:

@@ -11,8 +11,15 @@ from embedkit.retrieval.where import mask_of
     ("where", "message"),
     [
         ("lable == '3'", "column 'lable', which .* Did you mean 'label'"),
-        ("width > @np.pi", r"takes no variables \(@\) and names with '__'"),
-        ("label.__class__ == 1", r"takes no variables \(@\) and names with '__'"),
+        ("width > @np.pi", r"takes no variables \(@\); use columns"),
+        ("width @ width", "takes no BinOp|MatMult in it"),
+        ("label.__class__ == 1", "takes no '.__class__'"),
+        ("__import__('os').name", "takes no '.name'"),
+        ("'`' + label.to_pickle('x') + '`'", "takes no '.to_pickle'"),
+        ('"`" == label.values and "`"', "takes no '.values'"),
+        ("__import__ == 1", "column '__import__', which"),
+        ("(" * 500 + "width" + ")" * 500, "cannot read where="),
+        ("width > 10**99", "takes no Pow in it"),
         ("label.to_pickle('x')", "takes no '.to_pickle'"),
         ("sqrt(width) > 3", "takes no functions"),
         ("[w for w in width]", "takes no ListComp in it"),
@@ -49,6 +56,18 @@ def test_columns_of_numbers_and_methods_of_text(store):
 
     np.testing.assert_array_equal(found, (rows % 2 == 0) & np.isin(rows // 10, [1, 2]))
     np.testing.assert_array_equal(ranged, ((rows >= 10) & (rows <= 20)) | (rows == 0))
+
+
+def test_texts_may_hold_anything(store):
+    """What stands between quotes is never read as a name, a variable or a quote."""
+    found = mask_of(
+        store["stage3"],
+        "label != '`width` @x __class__' and label not in [\"it's `so`\", 'a\\'b']"
+        " and `two words` == `width` / 20 == width / 20 and label.isin(['1'])"
+        " and `two words` >= 0 and `image` != '1/13'",
+    )
+
+    assert np.flatnonzero(found).tolist() == [10, 11, 12, *range(14, 20)]
 
 
 def test_the_status_is_a_column(store):

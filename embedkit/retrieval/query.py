@@ -102,13 +102,15 @@ def queries_of(
     for place, each in enumerate(asked):
         if each.vector is not None:
             vectors[place] = _fitting(each.vector, x)
-        elif each.row >= 0:
-            vectors[place] = x[each.row].values
+    rows = np.array([each.row for each in asked], np.int64)
+    stored = rows >= 0
+    wanted, back = np.unique(rows[stored], return_inverse=True)
+    vectors[stored] = x.isel(image=wanted).values[back]  # each chunk is read once
     _check_finite(x, asked, vectors)
     return Queries(
         names=tuple(each.name for each in asked),
         vectors=vectors,
-        rows=np.array([each.row for each in asked], np.int64),
+        rows=rows,
         several=several,
     )
 

@@ -28,7 +28,8 @@ _MOST_PIXELS = 480  # longer side of a tile's image: sharp in print
 _LETTERS = 21  # of a label, so that it stays below its tile
 _LETTER = 0.125  # inches, of a title
 
-_INK, _FAINT, _GROUND, _MISSING = "#222222", "#767676", "#f5f5f3", "#dcdcda"
+_INK, _FAINT, _EDGE = "#222222", "#767676", "#dededb"
+_GROUND, _MISSING = "#f5f5f3", "#dcdcda"
 _ACCENT = "#d55e00"  # Okabe, Ito (2008), as in `embedkit.view.palette`
 
 
@@ -200,6 +201,8 @@ class _Sheet:
         ax = self.figure.add_axes(box)
         ax.imshow(image, aspect="auto", interpolation="antialiased")
         ax.set_axis_off()
+        # A hairline, or pictures on white would have no edge.
+        self._square(left, top, fill=False, edgecolor=_EDGE, linewidth=0.7)
 
     def frame(self, group: int, place: int) -> None:
         """Draw a frame around a tile, outside of it."""

@@ -74,11 +74,14 @@ def test_several_kinds_of_queries_at_once(store):
     x = store["stage3"].compute()
 
     found = ek.search(store, ["0/1", x.values[1]], layer="stage3", n_neighbors=2)
+    ids = ek.search(store, ["8/85", "0/1", "8/85"], layer="stage3", n_neighbors=2)
     stacked = ek.search(store, x[1:3], layer="stage3", n_neighbors=2)
 
     assert found["query"].tolist() == ["0/1", "0/1", "vector 1", "vector 1"]
     assert found["id"].iloc[2] == "0/1"  # a vector does not know that it is stored
     assert found["id"].iloc[0] != "0/1"
+    assert ids["id"].tolist()[:2] == ids["id"].tolist()[4:]
+    assert ids["id"].tolist()[2:4] == found["id"].tolist()[:2]
     assert stacked["query"].tolist() == ["vector 0"] * 2 + ["vector 1"] * 2
 
 

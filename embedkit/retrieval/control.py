@@ -128,9 +128,9 @@ def duplicate_threshold(
 
     Notes
     -----
-    Where the store has many duplicates, the nearest other image often is one, and is
-    counted as a mistake: the precision is a lower bound. Copies of the same bytes are
-    left out.
+    Where the store has duplicates, the nearest other image often is one. The choice of
+    the threshold allows for that (see `best_threshold`); the precision does not, which
+    assumes nothing and is a lower bound there. Copies of the same bytes are left out.
     """
     opened = store if isinstance(store, Store) else open_store(store)
     x = opened[list(opened)[-1] if layer is None else layer]
@@ -246,12 +246,16 @@ def _distances(
 def best_threshold(same: Distances, other: Distances) -> float:
     """Return the distance that tells two kinds of pairs apart with the largest F1.
 
+    Where a store has duplicates, some of the other pairs are the same picture after all.
+    Their share is estimated from the pairs below the median of `same`, where other
+    pictures hardly are, and they are not counted as mistakes.
+
     Parameters
     ----------
     same : ndarray, shape (P,)
         Distances of pairs that are to be accepted, at least one.
     other : ndarray, shape (M,)
-        Distances of pairs that are not.
+        Distances of pairs that are not, but for those duplicates.
 
     Returns
     -------
@@ -259,14 +263,24 @@ def best_threshold(same: Distances, other: Distances) -> float:
         Of equally good ones the smallest; halfway between the last distance that it
         accepts and the next one.
 
+    References
+    ----------
+    Elkan, Noto (2008), Learning classifiers from only positive and unlabeled data, for
+    the share of positives among the unlabeled.
+
     Examples
     --------
     >>> best_threshold(np.array([0.1, 0.2]), np.array([0.4, 0.6])).__round__(6)
     0.3
     """
     cuts = np.unique(np.concatenate([same, other[np.isfinite(other)]]))
-    hits = np.searchsorted(np.sort(same), cuts, side="right")
-    wrong = np.searchsorted(np.sort(other), cuts, side="right")
+    hits, others = (
+        np.searchsorted(np.sort(each), cuts, side="right") for each in (same, other)
+    )
+    middle = np.median(same)
+    share = (other <= middle).mean() / (same <= middle).mean()
+    twins = min(1.0, share) * len(other) * hits / len(same)
+    wrong = np.maximum(0.0, others - twins)
     f1 = 2 * hits / (hits + wrong + len(same))
     best = int(f1.argmax())  # the first of the best
     return float(cuts[best : best + 2].mean())

@@ -16,16 +16,31 @@ _distances = st.lists(st.floats(0, 9), min_size=1, max_size=30)
 
 @given(same=_distances, other=_distances)
 def test_no_other_cut_is_better(same, other):
-    """The F1 of the threshold is the best that any distance gives."""
+    """The F1 of the threshold, less the twins expected, is the best of all distances."""
     same, other = np.array(same), np.array(other)
+    middle = np.median(same)
+    share = min(1, (other <= middle).mean() / (same <= middle).mean())
 
     def f1(cut):
-        hits, wrong = (same <= cut).sum(), (other <= cut).sum()
+        hits = (same <= cut).sum()
+        wrong = max(0, (other <= cut).sum() - share * len(other) * (same <= cut).mean())
         return 2 * hits / (hits + wrong + len(same))
 
     found = best_threshold(same, other)
 
-    assert f1(found) == max(f1(cut) for cut in np.append(same, other))
+    best = max(f1(cut) for cut in np.append(same, other))
+    assert f1(found) == pytest.approx(best, abs=1e-12)
+
+
+def test_duplicates_that_are_there_already_do_not_move_the_line():
+    """With twins among the others, all copies are accepted still, and no other picture."""
+    rng = np.random.default_rng(0)
+    same = rng.uniform(0, 1, 100)
+    twins, others = rng.uniform(0, 1, 60), rng.uniform(3, 9, 40)
+
+    found = best_threshold(same, np.concatenate([twins, others]))
+
+    assert 0.95 < found < 3
 
 
 def test_of_equal_cuts_the_smallest_is_taken():
@@ -104,17 +119,17 @@ def test_pixels_in_memory_have_to_be_given(images, tmp_path):
 
 @pytest.mark.slow
 def test_photos_are_told_apart(shared_data, tmp_path):
-    """On 300 real photos the threshold holds for copies that it was not chosen on."""
+    """On real photos the threshold holds for copies that it was not chosen on."""
     weights = shared_data / "weights" / "squeezenet1_0_imagenet_deepcompression.pt"
-    photos = sorted((shared_data / "clothing_cc0" / "train").rglob("*.jpg"))[::3]
+    photos = sorted((shared_data / "clothing_cc0" / "train").rglob("*.jpg"))[::4]
     network = ek.load_network("squeezenet1_0", weights=weights)
     store = ek.extract(
         photos, network, tmp_path / "photos.zarr", layers="features.12.cat"
     )
 
-    found = ek.duplicate_threshold(store, metric="cosine", sample=120)
-    fresh = ek.duplicate_threshold(store, metric="cosine", sample=120, seed=1)
+    found = ek.duplicate_threshold(store, metric="cosine", sample=100)
+    fresh = ek.duplicate_threshold(store, metric="cosine", sample=100, seed=1)
 
     assert found.f1 >= 0.95
     assert fresh.f1 >= 0.95
-    assert dataclasses.asdict(found)["n_copies"] == 60
+    assert dataclasses.asdict(found)["n_copies"] == 50

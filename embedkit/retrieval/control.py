@@ -129,7 +129,7 @@ def duplicate_threshold(
     Notes
     -----
     Where the store has duplicates, the nearest other image often is one. The choice of
-    the threshold allows for that (see `best_threshold`); the precision does not, which
+    the threshold allows for that (see `twin_share`); the precision does not, which
     assumes nothing and is a lower bound there. Copies of the same bytes are left out.
     """
     opened = store if isinstance(store, Store) else open_store(store)
@@ -149,9 +149,10 @@ def duplicate_threshold(
         seed=seed,
     )
     rows, vectors = copies.made(sample)
-    same, other = _distances(x, rows, vectors, copies=copies, metric=metric)
+    same, other, twin = _distances(x, rows, vectors, copies=copies, metric=metric)
     half = len(rows) // 2
-    threshold = best_threshold(same[:half], other[:half])
+    share = twin_share(same[:half], twin[:half])
+    threshold = best_threshold(same[:half], other[:half], twins=share)
     return _measured(threshold, same[half:], other[half:], layer=name, metric=metric)
 
 
@@ -222,8 +223,11 @@ def _distances(
     *,
     copies: _Copies,
     metric: exact_knn.Metric,
-) -> tuple[Distances, Distances]:
-    """Return how far each copy is from its original, and from the nearest other image."""
+) -> tuple[Distances, Distances, Distances]:
+    """Return how far each copy is from its original and from the nearest other image.
+
+    The third distances are those from the originals to their nearest other images.
+    """
     order = np.argsort(rows)
     originals = np.empty_like(vectors)
     originals[order] = x.isel(image=rows[order]).values
@@ -238,30 +242,34 @@ def _distances(
     contents = copies.contents
     mask = ~np.isin(contents, contents[rows])
     mask[rows] = True
-    other, _ = nearest(x, vectors, own=rows, k=1, metric=metric, mask=mask)
+    others, twins = (
+        np.nan_to_num(found[:, 0], nan=np.inf)
+        for found, _ in (
+            nearest(x, each, own=rows, k=1, metric=metric, mask=mask)
+            for each in (vectors, originals)
+        )
+    )
     usable = np.isfinite(same)
-    return same[usable], np.where(np.isnan(other), np.inf, other)[usable, 0]
+    return same[usable], others[usable], twins[usable]
 
 
-def best_threshold(same: Distances, other: Distances) -> float:
-    """Return the distance that tells two kinds of pairs apart with the largest F1.
+def twin_share(same: Distances, other: Distances) -> float:
+    """Estimate which share of images has a duplicate in the store already.
 
-    Where a store has duplicates, some of the other pairs are the same picture after all.
-    Their share is estimated from the pairs below the median of `same`, where other
-    pictures hardly are, and they are not counted as mistakes.
+    Below the median distance of a copy there is hardly any other picture, so what lies
+    there is half of the duplicates.
 
     Parameters
     ----------
     same : ndarray, shape (P,)
-        Distances of pairs that are to be accepted, at least one.
-    other : ndarray, shape (M,)
-        Distances of pairs that are not, but for those duplicates.
+        Distances from copies to their originals, at least one.
+    other : ndarray, shape (P,)
+        Distances from these originals to the nearest other images.
 
     Returns
     -------
     float
-        Of equally good ones the smallest; halfway between the last distance that it
-        accepts and the next one.
+        0 to 1.
 
     References
     ----------
@@ -270,17 +278,41 @@ def best_threshold(same: Distances, other: Distances) -> float:
 
     Examples
     --------
+    >>> twin_share(np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 9.0, 9.0, 9.0]))
+    0.5
+    """
+    middle = np.median(same)
+    return min(1.0, float((other <= middle).mean() / (same <= middle).mean()))
+
+
+def best_threshold(same: Distances, other: Distances, *, twins: float = 0.0) -> float:
+    """Return the distance that tells two kinds of pairs apart with the largest F1.
+
+    Parameters
+    ----------
+    same : ndarray, shape (P,)
+        Distances of pairs that are to be accepted, at least one.
+    other : ndarray, shape (M,)
+        Distances of pairs that are not.
+    twins : float, default 0
+        The share of `other` that is the same picture after all: so many of the nearest
+        do not count.
+
+    Returns
+    -------
+    float
+        Of equally good ones the smallest; halfway between the last distance that it
+        accepts and the next one.
+
+    Examples
+    --------
     >>> best_threshold(np.array([0.1, 0.2]), np.array([0.4, 0.6])).__round__(6)
     0.3
     """
+    other = np.sort(other)[round(twins * len(other)) :]
     cuts = np.unique(np.concatenate([same, other[np.isfinite(other)]]))
-    hits, others = (
-        np.searchsorted(np.sort(each), cuts, side="right") for each in (same, other)
-    )
-    middle = np.median(same)
-    share = (other <= middle).mean() / (same <= middle).mean()
-    twins = min(1.0, share) * len(other) * hits / len(same)
-    wrong = np.maximum(0.0, others - twins)
+    hits = np.searchsorted(np.sort(same), cuts, side="right")
+    wrong = np.searchsorted(other, cuts, side="right")
     f1 = 2 * hits / (hits + wrong + len(same))
     best = int(f1.argmax())  # the first of the best
     return float(cuts[best : best + 2].mean())

@@ -9,38 +9,36 @@ from hypothesis import strategies as st
 
 import embedkit as ek
 from embedkit.errors import InputError
-from embedkit.retrieval.control import best_threshold
+from embedkit.retrieval.control import best_threshold, twin_share
 
 _distances = st.lists(st.floats(0, 9), min_size=1, max_size=30)
 
 
 @given(same=_distances, other=_distances)
 def test_no_other_cut_is_better(same, other):
-    """The F1 of the threshold, less the twins expected, is the best of all distances."""
+    """The F1 of the threshold is the best that any distance gives."""
     same, other = np.array(same), np.array(other)
-    middle = np.median(same)
-    share = min(1, (other <= middle).mean() / (same <= middle).mean())
 
     def f1(cut):
-        hits = (same <= cut).sum()
-        wrong = max(0, (other <= cut).sum() - share * len(other) * (same <= cut).mean())
+        hits, wrong = (same <= cut).sum(), (other <= cut).sum()
         return 2 * hits / (hits + wrong + len(same))
 
     found = best_threshold(same, other)
 
-    best = max(f1(cut) for cut in np.append(same, other))
-    assert f1(found) == pytest.approx(best, abs=1e-12)
+    assert f1(found) == max(f1(cut) for cut in np.append(same, other))
 
 
 def test_duplicates_that_are_there_already_do_not_move_the_line():
     """With twins among the others, all copies are accepted still, and no other picture."""
-    rng = np.random.default_rng(0)
-    same = rng.uniform(0, 1, 100)
-    twins, others = rng.uniform(0, 1, 60), rng.uniform(3, 9, 40)
+    same, near = np.linspace(0, 1, 100) ** 3, np.linspace(0, 1, 60) ** 3
+    far = np.linspace(3, 9, 40)
 
-    found = best_threshold(same, np.concatenate([twins, others]))
+    share = twin_share(same, np.append(near, far))
+    found = best_threshold(same, np.append(near + 0.5, far), twins=share)
 
+    assert share == pytest.approx(0.6, abs=0.02)
     assert 0.95 < found < 3
+    assert best_threshold(same, np.append(near + 0.5, far)) < 0.95
 
 
 def test_of_equal_cuts_the_smallest_is_taken():

@@ -1,10 +1,13 @@
 """Duplicates of a store: by distance, by bytes, by a measured threshold."""
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 import embedkit as ek
 from embedkit.errors import InputError
+from embedkit.images.altered import altered
 
 
 @pytest.fixture
@@ -137,3 +140,43 @@ def test_other_neighbors_are_refused(store, nn):
         ek.duplicates(nn.isel(image=slice(50)), threshold=1, store=store)
     with pytest.raises(InputError, match="two orders of images"):
         ek.duplicates(nn.isel(image=slice(None, None, -1)), threshold=1, store=store)
+
+
+@pytest.mark.slow
+def test_copies_that_were_planted_are_found_as_leaks(shared_data, tmp_path):
+    """Of 24 altered photos in another split nearly all are found, and little else."""
+    weights = shared_data / "weights" / "squeezenet1_0_imagenet_deepcompression.pt"
+    photos = sorted((shared_data / "clothing_cc0" / "train").rglob("*.jpg"))[::6]
+    copies = []
+    for row in range(24):
+        kind = ("jpeg", "resize", "crop", "light")[row % 4]
+        copy = altered(
+            Image.open(photos[4 * row]), kind, rng=np.random.default_rng(row)
+        )
+        copies.append(tmp_path / f"{row}.png")
+        copy.save(copies[-1])
+    table = pd.DataFrame(
+        {
+            "path": [*photos, *copies],
+            "split": ["train"] * len(photos) + ["test"] * len(copies),
+        }
+    )
+    table["path"] = table["path"].astype(str)
+    network = ek.load_network("squeezenet1_0", weights=weights)
+    store = ek.extract(
+        table, network, tmp_path / "photos.zarr", layers="features.12.cat"
+    )
+    nn = ek.neighbors(store["features.12.cat"], n_neighbors=5, metric="cosine")
+
+    found = ek.duplicates(nn, threshold="auto", store=store, split="split")
+
+    group = found["group"].values
+    together = [
+        group[len(photos) + row] == group[4 * row] >= 0 for row in range(len(copies))
+    ]
+    assert sum(together) >= 22
+    assert found["leak"].values.sum() >= 44
+    assert found.attrs["n_groups"] <= 27
+    (pair,) = found.attrs["leaks"]
+    assert pair["splits"] == ["test", "train"]
+    assert pair["groups"] >= 22

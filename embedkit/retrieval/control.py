@@ -23,6 +23,7 @@ from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.retrieval.embed import Embedder, embedder_of
 from embedkit.retrieval.scan import nearest
+from embedkit.retrieval.threshold import Distances, best_threshold, twin_share
 from embedkit.store import arrays, blocks
 from embedkit.store.store import Store, open_store
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Interval: TypeAlias = tuple[float, float]
-Distances: TypeAlias = npt.NDArray[np.float64]
 
 _FEWEST = 8
 """Images below which a control says nothing (chosen: two copies of each kind)."""
@@ -251,71 +251,6 @@ def _distances(
     )
     usable = np.isfinite(same)
     return same[usable], others[usable], twins[usable]
-
-
-def twin_share(same: Distances, other: Distances) -> float:
-    """Estimate which share of images has a duplicate in the store already.
-
-    Below the median distance of a copy there is hardly any other picture, so what lies
-    there is half of the duplicates.
-
-    Parameters
-    ----------
-    same : ndarray, shape (P,)
-        Distances from copies to their originals, at least one.
-    other : ndarray, shape (P,)
-        Distances from these originals to the nearest other images.
-
-    Returns
-    -------
-    float
-        0 to 1.
-
-    References
-    ----------
-    Elkan, Noto (2008), Learning classifiers from only positive and unlabeled data, for
-    the share of positives among the unlabeled.
-
-    Examples
-    --------
-    >>> twin_share(np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 9.0, 9.0, 9.0]))
-    0.5
-    """
-    middle = np.median(same)
-    return min(1.0, float((other <= middle).mean() / (same <= middle).mean()))
-
-
-def best_threshold(same: Distances, other: Distances, *, twins: float = 0.0) -> float:
-    """Return the distance that tells two kinds of pairs apart with the largest F1.
-
-    Parameters
-    ----------
-    same : ndarray, shape (P,)
-        Distances of pairs that are to be accepted, at least one.
-    other : ndarray, shape (M,)
-        Distances of pairs that are not.
-    twins : float, default 0
-        The share of `other` that is the same picture after all: so many of the nearest
-        do not count.
-
-    Returns
-    -------
-    float
-        Of equally good ones the smallest; halfway between the last distance that it
-        accepts and the next one.
-
-    Examples
-    --------
-    >>> best_threshold(np.array([0.1, 0.2]), np.array([0.4, 0.6])).__round__(6)
-    0.3
-    """
-    other = np.sort(other)[round(twins * len(other)) :]
-    cuts = np.unique(np.concatenate([same, other[np.isfinite(other)]]))
-    hits = np.searchsorted(np.sort(same), cuts, side="right")
-    wrong = np.searchsorted(other, cuts, side="right")
-    f1 = 2 * hits / (hits + wrong + len(same))
-    best = int(f1.argmax())  # the first of the best
-    return float(cuts[best : best + 2].mean())
 
 
 def _measured(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import embedkit as ek
 from embedkit.errors import InputError
-from embedkit.retrieval.control import best_threshold, twin_share
+from embedkit.retrieval.threshold import best_threshold, twin_share
 
 _distances = st.lists(st.floats(0, 9), min_size=1, max_size=30)
 

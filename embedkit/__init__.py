@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from embedkit.images.open import open_images
     from embedkit.networks.load import load_network
     from embedkit.networks.network import Network
+    from embedkit.retrieval.control import duplicate_threshold
+    from embedkit.retrieval.duplicates import duplicates
+    from embedkit.retrieval.search import search
     from embedkit.store.store import Store, open_store
 
 __version__ = "0.1.0"
@@ -37,6 +40,8 @@ _HOME = {
     "cluster": "embedkit.analysis.cluster",
     "communities": "embedkit.analysis.communities",
     "connect": "embedkit.deploy.connect",
+    "duplicate_threshold": "embedkit.retrieval.control",
+    "duplicates": "embedkit.retrieval.duplicates",
     "extract": "embedkit.extraction.driver",
     "load_network": "embedkit.networks.load",
     "modularity": "embedkit.analysis.communities",
@@ -48,6 +53,7 @@ _HOME = {
     "pl": "embedkit.view",
     "probe": "embedkit.analysis.probe",
     "project": "embedkit.analysis.project",
+    "search": "embedkit.retrieval.search",
     "verify": "embedkit.extraction.verify",
 }
 
@@ -60,6 +66,8 @@ __all__ = [
     "cluster",
     "communities",
     "connect",
+    "duplicate_threshold",
+    "duplicates",
     "extract",
     "load_network",
     "modularity",
@@ -71,6 +79,7 @@ __all__ = [
     "pl",
     "probe",
     "project",
+    "search",
     "verify",
 ]
 

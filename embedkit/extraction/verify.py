@@ -11,19 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from embedkit.errors import CorruptStore, InputError, StoreError
+from embedkit.errors import CorruptStore, StoreError
+from embedkit.extraction.origins import network_of, source_of
 from embedkit.extraction.recompute import Finding, good_rows, recompute
 from embedkit.extraction.run import fill, writing
-from embedkit.images.decode import DECODE_POLICY
-from embedkit.images.draft import is_known
 from embedkit.images.imageset import ImageSet
-from embedkit.images.restore import restored
 from embedkit.images.source import Source
-from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.store import arrays, blocks
 from embedkit.store.commits import withdraw
-from embedkit.store.identity import check_identity
 from embedkit.store.lock import locked
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store, open_store
@@ -102,11 +98,11 @@ def _repaired(
             "are whose: extract into another place"
         )
         raise CorruptStore(message)
-    source = _source(store, images)
+    source = source_of(store, images)
     for one, damaged in _damaged(store, damage):
         _check_sources(store, one, damaged, source)
     names = [str(name) for name in damage["network"].unique()]
-    networks = {name: _network(store, name, network) for name in names}
+    networks = {name: network_of(store, name, network) for name in names}
     with writing(store.files), locked(store.files) as lock:
         store.reopen()
         for one, damaged in _damaged(store, damage):
@@ -168,60 +164,6 @@ class _Anything:
         return content != 0
 
 
-def _source(store: Store, images: ImageSet | None) -> Source:
-    if images is not None:
-        return images.source
-    uris = [uri for uri in arrays.read_text(store.files, "uri") if uri]
-    source = restored(uris)
-    if source is None:
-        message = (
-            f"{store.url} was made from an array or a dataset, whose pixels it does not "
-            "hold: give them again with images=open_images(…)"
-        )
-        raise InputError(message)
-    return source
-
-
-def _network(store: Store, name: str, given: Any) -> Network:
-    """Return a network of the store: the one given if it is that one, or loaded anew."""
-    one = next(each for each in store.schema.passes if each.network == name)
-    if given is not None:
-        net = given if isinstance(given, Network) else load_network(given)
-        if len(store.schema.networks) == 1 or _is(net, one):
-            _check_network(store, one, net)
-            return net
-    asked = one.about.get("asked")
-    if not asked:
-        message = (
-            f"network {name!r} of {store.url} was a module of yours: give it again with "
-            "network=load_network(module, transform=…)"
-        )
-        raise InputError(message)
-    net = load_network(asked, weights=one.about["weights"])
-    _check_network(store, one, net)
-    return net
-
-
-def _parts(net: Network, one: Pass) -> dict[str, str]:
-    """Return what a pass would be made from now, decoded as it was if that is known."""
-    stored = one.parts["decode"]
-    return {
-        **net.identity_parts,
-        "decode": stored if is_known(stored) else DECODE_POLICY,
-    }
-
-
-def _is(net: Network, one: Pass) -> bool:
-    return all(one.parts[name] == text for name, text in _parts(net, one).items())
-
-
-def _check_network(store: Store, one: Pass, net: Network) -> None:
-    parts = _parts(net, one)
-    stored = {name: one.parts[name] for name in parts}
-    remedy = "or give the network that it was made with"
-    check_identity(stored, parts, where=store.url, remedy=remedy)
-
-
 def _sampled(
     store: Store,
     report: Verification,
@@ -232,8 +174,10 @@ def _sampled(
     seed: int,
 ) -> Verification:
     """Compute some rows of every pass again and compare."""
-    source = _source(store, images)
-    networks = {name: _network(store, name, network) for name in store.schema.networks}
+    source = source_of(store, images)
+    networks = {
+        name: network_of(store, name, network) for name in store.schema.networks
+    }
     found, errors, count = [], [report.max_error], 0
     for one in store.schema.passes:
         rows = _some_rows(store, one, report, sample=sample, seed=seed)

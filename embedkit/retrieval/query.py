@@ -14,6 +14,7 @@ import xarray as xr
 
 from embedkit.analysis.rows import usable_rows
 from embedkit.errors import InputError, NotInStore, SourceError, did_you_mean
+from embedkit.images.draft import decoded_by
 from embedkit.images.given import image_given
 from embedkit.images.open import open_images
 from embedkit.retrieval.columns import plain
@@ -92,7 +93,8 @@ def queries_of(
         When an image cannot be read.
     """
     several, items = _several(query)
-    asked = [_asked(store, each, place) for place, each in enumerate(items)]
+    policy = store.schema.pass_of(str(x.name)).parts["decode"]
+    asked = [_asked(store, each, place, policy) for place, each in enumerate(items)]
     vectors = np.zeros((len(asked), x.sizes["feature"]), np.float64)
     seen = [place for place, each in enumerate(asked) if each.image is not None]
     if seen:
@@ -126,29 +128,29 @@ def _several(query: Any) -> tuple[bool, list[Any]]:
     return True, list(given)
 
 
-def _asked(store: Store, given: Any, place: int) -> _Asked:
+def _asked(store: Store, given: Any, place: int, policy: str) -> _Asked:
     image = image_given(given)
     if image is not None:
         return _Asked(f"image {place}", image=image)
     if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "fiu":
         return _Asked(f"vector {place}", vector=given)
     if isinstance(given, os.PathLike):
-        return _from_file(os.fspath(given))
+        return _from_file(os.fspath(given), policy)
     if isinstance(given, str):
-        return _from_name(store, given)
+        return _from_name(store, given, policy)
     kind = type(given).__name__
     if isinstance(given, np.ndarray):
         kind = f"array of {given.dtype} and shape {given.shape}"
     raise InputError(f"search got a query of type {kind}; give {_FORMS}")
 
 
-def _from_name(store: Store, name: str) -> _Asked:
+def _from_name(store: Store, name: str, policy: str) -> _Asked:
     """Return a stored image where there is one of that id, else a file or URL."""
     try:
         return _Asked(name, row=int(store.locate(name)[0]))
     except NotInStore:
         if "://" in name or Path(name).exists():
-            return _from_file(name)
+            return _from_file(name, policy)
     ids = [str(each) for each in store.columns()["image"][:_NEAR_IDS].values]
     raise InputError(
         f"search found neither an image {name!r} in {store.url} nor a file of that name. "
@@ -156,14 +158,16 @@ def _from_name(store: Store, name: str) -> _Asked:
     )
 
 
-def _from_file(name: str) -> _Asked:
+def _from_file(name: str, policy: str) -> _Asked:
+    """Read an image as those of the layer were."""
     found = open_images([name])
     if len(found) != 1:
         raise InputError(
             f"search got {name!r}, which holds {len(found)} images; give {_FORMS}"
         )
     try:
-        return _Asked(name, image=found.source.read(found.table["uri"].iloc[0]))
+        source = decoded_by(found.source, policy)
+        return _Asked(name, image=source.read(found.table["uri"].iloc[0]))
     except SourceError as error:
         raise SourceError(f"the query {name!r} cannot be read: {error}") from error
 

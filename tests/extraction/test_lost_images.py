@@ -18,7 +18,9 @@ def test_numbers_are_not_given_up_for_an_image_that_is_away(
     rows = before[layer].values
     away = files[3].rename(tmp_path / "away.png")
 
-    with pytest.raises(SourceError, match=r"1 images that cannot be read now .*update="):
+    with pytest.raises(
+        SourceError, match=r"1 images that cannot be read now .*update="
+    ):
         ek.extract(files, network, tmp_path / "s.zarr", layers="last", update=update)
 
     np.testing.assert_array_equal(ek.open_store(tmp_path / "s.zarr")[layer], rows)

@@ -11,6 +11,8 @@
     │   ├── IncompleteStore             some of its blocks are not written yet
     │   ├── CorruptStore                its bytes are not what its metadata promise
     │   └── NotInStore (KeyError)       it has no layer or result of that name
+    ├── PlanError (ValueError)          what was asked cannot fit into the memory there is
+    ├── TaskError (RuntimeError)        workers died of a task, or the scheduler is gone
     └── MissingDependencyError (ImportError)
 
 Catch `EmbedkitError` to catch them all. Every message says what was asked, what was
@@ -68,6 +70,14 @@ class NotInStore(StoreError, KeyError):
     """A store has no layer or result of that name."""
 
     __str__ = Exception.__str__  # a KeyError would print its message in quotes
+
+
+class PlanError(EmbedkitError, ValueError):
+    """What was asked cannot fit into the memory there is."""
+
+
+class TaskError(EmbedkitError, RuntimeError):
+    """Workers died of a task again and again, or the scheduler is gone."""
 
 
 class MissingDependencyError(EmbedkitError, ImportError):

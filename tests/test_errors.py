@@ -40,6 +40,8 @@ def test_the_module_docstring_draws_the_whole_tree(kind):
         (errors.SourceError, OSError),
         (errors.NetworkError, ValueError),
         (errors.NotInStore, KeyError),
+        (errors.PlanError, ValueError),
+        (errors.TaskError, RuntimeError),
         (errors.MissingDependencyError, ImportError),
     ],
 )

@@ -2,10 +2,50 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
 from embedkit.analysis.merge import Float64s, Ids
+
+Float32s: TypeAlias = npt.NDArray[np.float32]
+
+
+def squared_floor(
+    points: Float32s, centroids: Float32s, best: Float32s
+) -> Float64s:
+    """Bound from below the squared distance to every centroid that was not the nearest.
+
+    Float32 expands |p-c|² into |p|² + |c|² - 2 p·c. Each of the three is a sum of F
+    products, and |p||c| <= (|p|² + |c|²)/2: together off by 2 gamma(F) (|p|² + |c|²).
+    Additions and rounding p to float32 cost less than 16 terms more; the last summand
+    covers products below 2^-126, which may be flushed to zero.
+
+    Parameters
+    ----------
+    points, centroids : ndarray of float32, shapes (n, F) and (L, F)
+        Of a size that no square overflows.
+    best : ndarray of float32, shape (n,)
+        Least squared distance as float32 found it.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+
+    References
+    ----------
+    Higham (2002), Accuracy and Stability of Numerical Algorithms, lemma 3.1 and (3.5).
+    """
+    terms = points.shape[1] + 16
+    share = terms * 2.0**-24
+    norms = _squares(points) + _squares(centroids).max()
+    error = 2 * share / (1 - share) * norms + terms * 2.0**-124
+    return np.asarray(best.astype(np.float64) - error)
+
+
+def _squares(rows: Float32s) -> Float64s:
+    return np.asarray(np.einsum("nf,nf->n", rows, rows, dtype=np.float64))
 
 
 def proven(

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from embedkit.analysis.exact_knn import Metric
 from embedkit.analysis.faiss_adapter import Float32s, nearest_centroid
-from embedkit.analysis.float32_bounds import squared_floor
+from embedkit.analysis.ivf_bounds import squared_floor
 from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.merge import Float64s, Ids
+from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import spread_sample
 from embedkit.analysis.rows import usable_rows
 from embedkit.analysis.spool import Spool
@@ -241,7 +241,7 @@ def _assign_piece(
     gap = points - centroids[numbers]
     own = np.einsum("nf,nf->n", gap, gap)
     floor = squared_floor(rounded, centroids, squared)
-    excess = np.where(np.isnan(floor), np.inf, np.maximum(own - floor, 0))
+    excess = np.maximum(own - floor, 0)
     return numbers, np.sqrt(own), excess
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from embedkit.analysis.exact_knn import Metric
 from embedkit.analysis.frame import labelled, provenance
 from embedkit.analysis.ivf_lists import Lists, kinds_of, make_lists
 from embedkit.analysis.ivf_space import Space
 from embedkit.analysis.ivf_tasks import Job, publish, search_rows, search_tile
 from embedkit.analysis.ivf_tiles import Tiles, make_tiles
 from embedkit.analysis.merge import Float64s, Ids, nothing_found
+from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import (
     EXACT,
     Recall,
@@ -168,7 +168,7 @@ class _Search:
         """Return how many lists to probe, and rows to check it on that were not used."""
         every = int(self.tiles.ranks.max(initial=0)) + 1
         count = _truth_rows(self.recall)
-        left, known = self.asked.usable, []
+        left, known = self.asked.usable, list[_Sample]()
         for _ in range(_TRIES):
             sample, left = self._sample(left, count, rng)
             if known:
@@ -270,7 +270,7 @@ class _Search:
 
 def _truth_rows(recall: float) -> int:
     """How many rows tell `recall` from 1: some tens of misses are to be expected."""
-    return int(np.clip(10 / (1 - recall), 500, 5000))
+    return int(np.clip(round(10 / (1 - recall)), 500, 5000))
 
 
 def _asked(

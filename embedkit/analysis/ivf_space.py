@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis.exact_knn import Metric
 from embedkit.analysis.merge import Float64s
+from embedkit.analysis.pair_distances import Metric
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 

@@ -124,4 +124,5 @@ def _members(job: Job, chosen: Ids, starts: Ids) -> Ids:
 
 
 def _open(job: Job, name: str) -> Ids:
-    return np.load(job.folder / f"{name}.npy", mmap_mode="r")
+    found: Ids = np.load(job.folder / f"{name}.npy", mmap_mode="r")
+    return found

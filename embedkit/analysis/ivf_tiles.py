@@ -99,4 +99,4 @@ def _longest(spread: Float64s) -> Float64s:
         if not length:
             break
         axis = axis / length
-    return axis
+    return np.asarray(axis)

@@ -158,4 +158,4 @@ def spread_sample(rows: Ids, count: int, *, rng: np.random.Generator) -> Ids:
     count = min(count, len(rows))
     edges = np.arange(count + 1) * len(rows) // max(1, count)
     within = (rng.random(count) * np.diff(edges)).astype(np.int64)
-    return rows[edges[:-1] + within]
+    return np.asarray(rows[edges[:-1] + within])

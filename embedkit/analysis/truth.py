@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from embedkit.analysis import exact_knn
-from embedkit.analysis.exact_knn import Metric
 from embedkit.analysis.ivf_space import Floats, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
+from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.spool import Spool
 from embedkit.tasks import run_tasks
 

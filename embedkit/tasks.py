@@ -26,6 +26,10 @@ Arguments: TypeAlias = tuple[Any, ...]
 _CUT_OFF = (CancelledError, asyncio.CancelledError, OSError)
 """What the client and its futures raise when the scheduler has gone."""
 
+_ROUNDS = 8
+"""Windows that are computed together in this process: at the end of each batch some
+threads wait for the others."""
+
 _MOST_KILLS = 5
 """Times a call is sent again after the scheduler blamed it for deaths: each time the
 scheduler itself has tried it on some workers before (chosen)."""
@@ -86,7 +90,7 @@ def _in_process(
 ) -> Generator[tuple[Arguments, Any], None, None]:
     """Run on Dask's configured scheduler, a window at a time."""
     task = delayed(function, pure=False)
-    window = settings().window * CPU_COUNT
+    window = _ROUNDS * settings().window * CPU_COUNT
     while batch := list(islice(calls, window)):
         results = compute(*[task(*call.arguments) for call in batch])
         for call, result in zip(batch, results, strict=True):

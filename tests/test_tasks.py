@@ -79,6 +79,7 @@ def test_an_error_of_the_function_comes_out_as_itself(anywhere):
 def test_no_more_than_the_window_is_drawn(anywhere, monkeypatch):
     """Ten million calls are no list anywhere; closing ends the run."""
     monkeypatch.setattr(tasks, "CPU_COUNT", 2)
+    monkeypatch.setattr(tasks, "_ROUNDS", 1)
     drawn = itertools.count()
 
     with dask.config.set({"embedkit.window": 3}):

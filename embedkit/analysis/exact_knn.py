@@ -1,284 +1,294 @@
-"""Exact nearest rows: FAISS proposes in float32, float64 decides, a bound certifies.
+"""Exact nearest rows: products in float32 propose, float64 decides, a bound is the proof.
 
-For all but small searches FAISS calls BLAS and expands |q-y|² into |q|² + |y|² - 2 q·y,
-which loses near-duplicates when norms are large. So rows are centred first, more
-candidates than needed are fetched, all of them are measured again in float64, and a query
-counts as done only if no row outside of its candidates can be as near as its last
-neighbor. Every other query is redone directly, equal ones together.
+Every row first gets a lower bound of the score of its neighbors, from a sample. Each pair
+of tiles is then multiplied once, for both of its directions, and whatever reaches a bound
+becomes a candidate: what does not is proved to be no neighbor (`score_bounds`). Candidates
+are measured in float64. Rows with more candidates than float32 can tell apart are searched
+again with products in float64, and what these leave open is measured directly.
 
 The result is a function of each pair of rows alone, hence of nothing else: not of the
-tiling, the order of summation in BLAS, or the rows around.
+tiles, the order of summation in BLAS, the workers, or the rows around.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis.float32_bounds import inner_product_floor, squared_floor
-from embedkit.analysis.rows import usable_rows
+from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.ranking import copies_of, near_dtype, nothing, self_distances
+from embedkit.analysis.score_bounds import scale_exponent
+from embedkit.analysis.search_rows import (
+    Side,
+    Survey,
+    crowds,
+    joined,
+    loaded,
+    prepare,
+    survey,
+)
+from embedkit.analysis.spool import Spool
+from embedkit.analysis.tile_tasks import (
+    Search,
+    bound_band,
+    finish_band,
+    pair_bands,
+    save,
+    search_again,
+    search_band,
+)
+from embedkit.planning.neighbors import NeighborsPlan
+from embedkit.tasks import run_tasks
 
-Metric: TypeAlias = Literal["euclidean", "cosine", "inner_product"]
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-Float64s: TypeAlias = npt.NDArray[np.float64]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
-_BLOCK = 2**22  # float64 entries converted together: 32 MiB
-_SPARE = 16  # candidates beyond k + k/2: groups of near copies are rarely larger
+_AGAIN = 256  # rows of a task that searches in float64
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the survey says of the rows of one side."""
+
+    survey: Survey
+    kept: Ids
+    dropped: Ids
+    first: Ids  # for each dropped row
+    zeros: Ids  # under cosine
 
 
 def search(
-    queries: Floats, database: Floats, *, query_ids: Ids, k: int, metric: Metric
-) -> tuple[Float64s, Ids]:
-    """Find the `k` nearest rows of `database` for each query, itself excluded.
+    rows: Spool,
+    *,
+    queries: Spool | None,
+    k: int,
+    metric: Metric,
+    plan: NeighborsPlan,
+    folder: Path,
+) -> npt.NDArray[Any]:
+    """Find the `k` nearest rows of every row, or of every query.
 
     Parameters
     ----------
-    queries : ndarray, shape (Q, F), floating
-        Rows to search for.
-    database : ndarray, shape (N, F), floating
-        Rows to search among. A row with a NaN or an infinity is nobody's neighbor.
-    query_ids : ndarray of int64, shape (Q,)
-        Row number of each query in `database`, -1 if it is not there. Excludes the query
-        by number, since rounding does not always put it first.
+    rows : Spool
+        Rows to search among, shape (N, F). One with a NaN or an infinity is nobody's
+        neighbor and has none.
+    queries : Spool, optional
+        Rows to search for, (Q, F); else every row, among all others.
     k : int
-        Neighbors per query.
+        Neighbors.
     metric : {"euclidean", "cosine", "inner_product"}
-        ``|q-y|``; ``1 - cos(q, y)``, where a zero row has cosine 0 to everything; or
-        ``-q·y``, which orders like a distance but is none.
+        As in `pair_distances`.
+    plan : NeighborsPlan
+        Tiles.
+    folder : Path
+        Files of this search and of no other. What is finished there is not done again.
 
     Returns
     -------
-    distances : ndarray of float64, shape (Q, k)
-        Ascending; NaN where fewer than `k` rows exist or the query is not finite.
-    ids : ndarray of int64, shape (Q, k)
-        Row numbers, -1 where `distances` is NaN. Equal distances: lower number first.
-
-    References
-    ----------
-    Johnson, Douze, Jégou (2019), Billion-scale similarity search with GPUs, section 4.
+    ndarray of `near_dtype`, shape (N,) or (Q,)
+        Ascending by (distance, row number).
     """
-    distances = np.full((len(queries), k), np.nan)
-    ids = np.full((len(queries), k), -1, dtype=np.int64)
-    rows = _without_crowds(database, np.flatnonzero(usable_rows(database)), k)
-    wanted = np.flatnonzero(usable_rows(queries))
-    if len(rows) and len(wanted):
-        queries, query_ids = queries[wanted], query_ids[wanted]
-        near, found, floor = _propose(queries, database, rows, query_ids, k, metric)
-        unsure = np.flatnonzero(~(floor > near[:, -1]) & (floor != np.inf))
-        if len(unsure):
-            near[unsure], found[unsure] = _redo(
-                queries[unsure], database, rows, query_ids[unsure], k, metric
-            )
-        distances[wanted] = np.where(found >= 0, near, np.nan)
-        ids[wanted] = found
-    return distances, ids
+    folder.mkdir(parents=True, exist_ok=True)
+    alone = queries is None
+    known = _survey(rows, metric, plan, most=k + 1)
+    asked = known if queries is None else _survey(queries, metric, plan, most=1)
+    made = _sides(rows, queries, known, asked, metric=metric, folder=folder, most=k + 1)
+    todo = Search(*made, alone=alone, k=k, reach=0.0, tile=plan.tile_rows,
+                  band=plan.band_rows, slots=plan.on_machine)  # fmt: skip
+    bands = -(-todo.ask.size // todo.band)
+    near = [f"near-{band}.npy" for band in range(bands)]
+    if not all(_has(folder, name) for name in near):
+        todo = replace(todo, reach=_prepare(todo))
+        if alone:
+            _pair_all(todo, bands, plan)
+        else:
+            _run(search_band, ((todo, band) for band in range(bands)), near, folder)
+    done = _gathered(todo, near)
+    _again(todo, done)
+    return _whole(todo, done, known, asked)
 
 
-def _propose(
-    queries: Floats, database: Floats, rows: Ids, query_ids: Ids, k: int, metric: Metric
-) -> tuple[Float64s, Ids, Float64s]:
-    """Rank the candidates of FAISS; return also what no other row can be nearer than."""
-    zeros = rows[:0]
-    if (
-        metric == "cosine"
-    ):  # zero rows are at distance 1 of all: the first of them suffice
-        null = _zero_rows(database, rows)
-        rows, zeros = rows[~null], rows[null][: k + 1]
-    candidates, floor = _candidates(queries, database, rows, k, metric)
-    tail = np.broadcast_to(zeros, (len(queries), len(zeros)))
-    candidates = np.concatenate([candidates, tail], axis=1)
-    return *_rank(queries, database, candidates, query_ids, k, metric), floor
+def _survey(spool: Spool, metric: Metric, plan: NeighborsPlan, *, most: int) -> _Known:
+    """Look at all rows, in tasks, and choose which take part in products."""
+    height = plan.band_rows
+    parts: dict[int, Survey] = {}
+    calls = [
+        (spool, start, min(start + height, spool.shape[0]), metric)
+        for start in range(0, spool.shape[0], height)
+    ]
+    for arguments, part in run_tasks(survey, calls, name="survey_rows"):
+        parts[arguments[1]] = part
+    found = joined([parts[start] for start in sorted(parts)])
+    rows = np.flatnonzero(found.usable & ~(found.zero & (metric == "cosine")))
+    zeros = np.flatnonzero(found.zero & (metric == "cosine"))
+    dropped, first = crowds(spool, rows, found.prints[rows], most=most)
+    kept = np.setdiff1d(rows, dropped, assume_unique=True)
+    return _Known(found, kept, dropped, first, zeros)
 
 
-def _redo(
-    queries: Floats, database: Floats, rows: Ids, query_ids: Ids, k: int, metric: Metric
-) -> tuple[Float64s, Ids]:
-    """Rank all rows for the queries without a certificate.
-
-    Many may be equal, as dead units and black frames are: each distinct one is ranked
-    once, one place further than `k` since some of its copies find themselves.
-    """
-    near = np.empty((len(queries), k))
-    found = np.empty((len(queries), k), np.int64)
-    # Under cosine a zero query is at distance 1 of all: their numbers decide.
-    alike = ~queries.any(axis=1) if metric == "cosine" else np.zeros(len(queries), bool)
-    first = np.broadcast_to(rows[: k + 1], (int(alike.sum()), len(rows[: k + 1])))
-    if alike.any():
-        near[alike], found[alike] = _rank(
-            queries[alike], database, first, query_ids[alike], k, metric
-        )
-    others = np.flatnonzero(~alike)
-    distinct, group = np.unique(queries[others], axis=0, return_inverse=True)
-    for number, query in enumerate(distinct):
-        members = others[group == number]
-        ranked = _rank(query[None], database, rows[None], np.array([-1]), k + 1, metric)
-        near[members], found[members] = _without_itself(*ranked, query_ids[members])
-    return near, found
-
-
-def _without_itself(near: Float64s, found: Ids, query_ids: Ids) -> tuple[Float64s, Ids]:
-    """Leave each query out of one ranking (1, K+1) shared by all, else its last place."""
-    itself = found == query_ids[:, None]  # (M, K+1)
-    kept = np.argsort(itself, axis=1, kind="stable")[:, :-1]
-    return near[0, kept], found[0, kept]
-
-
-def _candidates(
-    queries: Floats, database: Floats, rows: Ids, k: int, metric: Metric
-) -> tuple[Ids, Float64s]:
-    """Fetch more than `k` near rows in float32, with a floor under the distance of the rest."""
-    fetch = min(len(rows), k + 1 + k // 2 + _SPARE)
-    if not fetch:
-        return np.empty((len(queries), 0), np.int64), np.full(len(queries), np.inf)
-    center = _mean(database, rows, metric)  # (F,)
-    shift = np.zeros_like(center) if metric == "inner_product" else center
-    ask = _float32(queries, np.arange(len(queries)), shift, metric)  # (Q, F)
-    base = _float32(database, rows, center, metric)  # (N, F)
-    kind = faiss.METRIC_INNER_PRODUCT if metric == "inner_product" else faiss.METRIC_L2
-    scores, places = faiss.knn(ask, base, fetch, metric=kind)  # (Q, fetch)
-    if metric == "inner_product":
-        floor = inner_product_floor(base, scores[:, -1], queries, center)
-    else:
-        floor = squared_floor(ask, base, scores[:, -1])
-        floor = floor / 2 if metric == "cosine" else np.sqrt(np.maximum(floor, 0))
-    if fetch == len(rows):
-        floor = np.full(len(queries), np.inf)
-    lost = (places < 0).any(axis=1) | np.isnan(floor)  # float32 overflowed
-    return np.where(places < 0, -1, rows[places]), np.where(lost, -np.inf, floor)
-
-
-def _rank(
-    queries: Floats,
-    database: Floats,
-    candidates: Ids,
-    query_ids: Ids,
-    k: int,
+def _sides(
+    rows: Spool,
+    queries: Spool | None,
+    known: _Known,
+    asked: _Known,
+    *,
     metric: Metric,
-) -> tuple[Float64s, Ids]:
-    """Order candidates by (distance in float64, row number) and cut to `k`."""
-    distances = np.stack(
-        [
-            _distances(query, database, ids, metric)
-            for query, ids in zip(queries, candidates, strict=False)
+    folder: Path,
+    most: int,
+) -> tuple[Side, Side]:
+    """Save what tasks need of both sides, and return them."""
+    exponent, features = 0, rows.shape[1]
+    if metric != "cosine":
+        peak = max(known.survey.peak, asked.survey.peak)
+        exponent = scale_exponent(peak, features)
+    center = np.zeros(features)
+    if metric != "inner_product" and np.isfinite(known.survey.total).all():
+        usable = max(1, int(known.survey.usable.sum()))
+        center = np.ldexp(known.survey.total / usable, exponent)
+    save(folder / "center.npy", center)
+    save(folder / "zeros.npy", known.zeros[:most])  # all at one distance of all rows
+    save(folder / "base-kept.npy", known.kept)
+    base = Side(rows, str(folder), "base", len(known.kept), metric, exponent)
+    if queries is None:
+        return base, base
+    save(folder / "ask-kept.npy", asked.kept)
+    ask = Side(queries, str(folder), "ask", len(asked.kept), metric, exponent)
+    return ask, base
+
+
+def _prepare(todo: Search) -> float:
+    """Write the float32 rows of both sides; return the largest squared length in the base."""
+    ready = todo.path("reach.npy")
+    if ready.exists():
+        return float(loaded(ready))
+    reach = 0.0
+    for side in {todo.ask.name: todo.ask, todo.base.name: todo.base}.values():
+        width = (side.spool.shape[1] + 2) * 4
+        with side.path.open("wb") as file:
+            file.truncate(side.size * width)
+        calls = [
+            (side, start, min(start + todo.band, side.size))
+            for start in range(0, side.size, todo.band)
         ]
-    )  # (Q, C)
-    distances[(candidates < 0) | (candidates == query_ids[:, None])] = np.inf
-    order = np.lexsort((candidates, distances), axis=-1)[:, :k]
-    near = np.full((len(queries), k), np.inf)
-    ids = np.full((len(queries), k), -1, dtype=np.int64)
-    near[:, : order.shape[1]] = np.take_along_axis(distances, order, axis=1)
-    ids[:, : order.shape[1]] = np.take_along_axis(candidates, order, axis=1)
-    return near, np.where(np.isinf(near), -1, ids)
+        found = [each for _, each in run_tasks(prepare, calls, name="prepare_rows")]
+        if side == todo.base:
+            reach = max(found, default=0.0)
+    save(ready, np.array(reach))
+    return reach
 
 
-def _distances(query: Floats, database: Floats, ids: Ids, metric: Metric) -> Float64s:
-    """Measure one query against the rows `ids`, each pair by itself."""
-    origin = _lift(query[None], metric)  # (1, F)
-    parts = [_pairs(origin, rows, metric) for _, rows in _lifted(database, ids, metric)]
-    return np.concatenate([np.empty(0), *parts])
+def _pair_all(todo: Search, bands: int, plan: NeighborsPlan) -> None:
+    """Bound all rows, multiply all pairs of bands, rank what came out."""
+    folder = todo.path("")
+    sample = _sampled(todo, plan.sample_rows)
+    cuts = [f"cut-{band}.npy" for band in range(bands)]
+    _run(bound_band, ((todo, band, sample) for band in range(bands)), cuts, folder)
+    pairs = [
+        (todo, first, second)
+        for first in range(bands)
+        for second in range(first, bands)
+        if not _paired(folder, first, second)
+    ]
+    for _ in run_tasks(pair_bands, pairs, name="multiply_pairs"):
+        pass
+    left = [band for band in range(bands) if not _has(folder, f"near-{band}.npy")]
+    calls = [(todo, band, bands) for band in left]
+    for arguments, _ in run_tasks(finish_band, calls, name="rank_candidates"):
+        for other in range(bands):
+            (folder / f"hits-{arguments[1]}-{other}.npy").unlink(missing_ok=True)
 
 
-def _pairs(query: Float64s, rows: Float64s, metric: Metric) -> Float64s:
-    """Measure one lifted query (1, F) against lifted rows (M, F)."""
-    if metric == "inner_product":
-        return np.asarray(-np.sum(rows * query, axis=1))
-    gap = rows - query
-    squared: Float64s = np.sum(gap * gap, axis=1)  # (M,)
-    if metric == "euclidean":
-        return np.asarray(np.sqrt(squared))
-    # 1 - cos = |u-v|²/2 for unit rows: exactly 0 for copies, where 1 - u·v is noise.
-    defined = query.any() & rows.any(axis=1)
-    return np.where(defined, squared / 2, 1.0)
-
-
-def _lift(rows: Floats, metric: Metric) -> Float64s:
-    """Convert to float64; under cosine also to unit length, zero rows staying zero."""
-    lifted = np.array(rows, dtype=np.float64, order="C")
-    if metric == "cosine":
-        # By the peak first: the square of 1e-200 or 1e200 is not a float64.
-        for size in (_peak, _length):
-            scale = size(lifted)
-            lifted /= np.where(scale > 0, scale, 1)
-    return lifted
-
-
-def _peak(rows: Float64s) -> Float64s:
-    return np.asarray(np.abs(rows).max(axis=1, keepdims=True, initial=0.0))  # (M, 1)
-
-
-def _length(rows: Float64s) -> Float64s:
-    return np.asarray(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)))  # (M, 1)
-
-
-def _lifted(
-    source: Floats, ids: Ids, metric: Metric
-) -> Iterator[tuple[slice, Float64s]]:
-    """Yield the rows `ids` of `source` lifted, a block at a time."""
-    height = max(1, _BLOCK // max(1, source.shape[1]))
-    for start in range(0, len(ids), height):
-        part = slice(start, start + height)
-        yield part, _lift(source[ids[part]], metric)
-
-
-def _without_crowds(database: Floats, rows: Ids, k: int) -> Ids:
-    """Leave out copies of rows that stand more than `k` times before them.
-
-    Nobody needs them: whatever the distance, `k` equal rows of lower number come first,
-    even without the query. Left in, a few hundred black frames would fill the candidates
-    of all queries around and take their certificates.
-    """
-    prints = _fingerprints(database, rows)
-    order = np.argsort(prints, kind="stable")
-    cuts = np.flatnonzero(np.diff(prints[order])) + 1
-    edges = np.concatenate([[0], cuts, [len(rows)]])
-    kept = np.ones(len(rows), bool)
-    for crowd in np.flatnonzero(np.diff(edges) > k + 1):
-        members = order[edges[crowd] : edges[crowd + 1]]  # ascending
-        pattern = np.asarray(database[rows[members[0]]], np.float64)
-        same = np.empty(len(members), bool)
-        for part, block in _lifted(database, rows[members], "euclidean"):
-            same[part] = (block == pattern).all(axis=1)
-        kept[members[same][k + 1 :]] = False
-    return rows[kept]
-
-
-def _fingerprints(database: Floats, rows: Ids) -> npt.NDArray[np.uint64]:
-    """Mix the bits of each row into a number: equal rows get equal ones, others hardly."""
-    weights = np.random.default_rng(0).integers(
-        2**64, size=database.shape[1], dtype=np.uint64
+def _paired(folder: Path, first: int, second: int) -> bool:
+    """Tell whether what a pair finds is there, or not needed any more."""
+    return all(
+        _has(folder, f"near-{one}.npy") or _has(folder, f"hits-{one}-{other}.npy")
+        for one, other in ((first, second), (second, first))
     )
-    prints = np.zeros(len(rows), np.uint64)
-    for part, block in _lifted(database, rows, "euclidean"):
-        bits = block.view(np.uint64)
-        prints[part] = ((bits ^ (bits >> np.uint64(32))) * weights).sum(axis=1)
-    return prints
 
 
-def _zero_rows(database: Floats, rows: Ids) -> npt.NDArray[np.bool_]:
-    """Tell which of `rows` are all zero."""
-    null = np.empty(len(rows), bool)
-    for part, block in _lifted(database, rows, "euclidean"):
-        null[part] = ~block.any(axis=1)
-    return null
+def _has(folder: Path, name: str) -> bool:
+    return (folder / name).exists()
 
 
-def _mean(database: Floats, rows: Ids, metric: Metric) -> Float64s:
-    """Average the lifted rows: centring shrinks the norms that bound the error."""
-    total = np.zeros(database.shape[1])
-    for _, block in _lifted(database, rows, metric):
-        total += block.sum(axis=0)
-    return total / len(rows)
+def _sampled(todo: Search, size: int) -> Side:
+    """Save some prepared rows as a side of their own, the same ones in every run."""
+    sample = replace(todo.base, name="sample", size=min(size, todo.base.size))
+    rng = np.random.default_rng(_SEED)
+    places = np.sort(rng.choice(todo.base.size, sample.size, replace=False))
+    width = todo.base.spool.shape[1] + 2
+    prepared = np.memmap(
+        todo.base.path, np.float32, mode="r", shape=(todo.base.size, width)
+    )
+    with sample.path.open("wb") as file:
+        for start in range(0, len(places), 4096):
+            file.write(prepared[places[start : start + 4096]].tobytes())
+    return sample
 
 
-def _float32(source: Floats, ids: Ids, shift: Float64s, metric: Metric) -> Floats:
-    """Lift, shift in float64, then round once to float32, as FAISS needs it."""
-    out = np.empty((len(ids), source.shape[1]), np.float32)
-    with np.errstate(over="ignore"):  # an infinity withdraws the certificate
-        for part, block in _lifted(source, ids, metric):
-            out[part] = block - shift
+def _run(
+    task: Callable[..., Any],
+    calls: Iterable[tuple[Any, ...]],
+    names: list[str],
+    folder: Path,
+) -> None:
+    """Run the tasks whose files are not there yet."""
+    missing = (
+        call for call, name in zip(calls, names, strict=True) if not _has(folder, name)
+    )
+    for _ in run_tasks(task, missing, name=task.__name__):
+        pass
+
+
+def _gathered(todo: Search, names: list[str]) -> npt.NDArray[Any]:
+    """Read finished rows, in the order of the files."""
+    parts = [loaded(todo.path(name)) for name in names]
+    return np.concatenate([np.empty(0, near_dtype(todo.k)), *parts])
+
+
+def _again(todo: Search, done: npt.NDArray[Any]) -> None:
+    """Search in float64 for the rows that float32 left open, and fill them in."""
+    left = np.flatnonzero(~done["sure"])
+    starts = range(0, len(left), _AGAIN)
+    names = [f"again-{start}.npy" for start in starts]
+    save(todo.path("open.npy"), left)
+    calls = ((todo, start, min(start + _AGAIN, len(left))) for start in starts)
+    _run(search_again, calls, names, todo.path(""))
+    done[left] = _gathered(todo, names)
+
+
+def _whole(
+    todo: Search, done: npt.NDArray[Any], known: _Known, asked: _Known
+) -> npt.NDArray[Any]:
+    """Return every row, also those that took no part in products."""
+    out = nothing(len(asked.survey.usable), todo.k)
+    out[asked.kept] = done
+    if len(asked.zeros):
+        out[asked.zeros] = _of_zeros(todo, asked.zeros, known.survey.usable)
+    like = out[asked.first]
+    if todo.alone and len(like):
+        itself = self_distances(todo.ask.spool, asked.first, todo.ask.metric)
+        like = copies_of(like, ids=asked.first, itself=itself)
+    out[asked.dropped] = like
+    return out
+
+
+def _of_zeros(
+    todo: Search, zeros: Ids, usable: npt.NDArray[np.bool_]
+) -> npt.NDArray[Any]:
+    """Return the neighbors of zero rows under cosine: the first rows, all at 1."""
+    out = nothing(len(zeros), todo.k)
+    first = np.flatnonzero(usable)[: todo.need]
+    ids = np.broadcast_to(first, (len(zeros), len(first)))
+    if todo.alone:  # itself goes, else the last one
+        itself = np.argsort(ids == zeros[:, None], axis=1, kind="stable")[:, :-1]
+        ids = np.take_along_axis(ids, itself, axis=1)
+    out["ids"][:, : ids.shape[1]] = ids
+    out["near"][:, : ids.shape[1]] = 1.0
+    out["sure"] = True
     return out

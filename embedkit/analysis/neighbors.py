@@ -1,148 +1,260 @@
-"""Exact nearest neighbors of every image, lazily."""
+"""Exact nearest neighbors of every image, out of core, with a proof."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
-from typing import Any, Literal, cast
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, overload
 
-import dask.array as da
+import dask.config
 import numpy as np
 import numpy.typing as npt
+import psutil
 import xarray as xr
-from dask.delayed import delayed
+from dask.utils import parse_bytes
+from distributed import get_client
 
-from embedkit.analysis import exact_knn
-from embedkit.analysis.frame import (
-    check_rows,
-    in_one_task,
-    labelled,
-    provenance,
-    whole,
-)
+from embedkit.analysis.exact_knn import search
+from embedkit.analysis.frame import check_rows, labelled, provenance, whole
+from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.score_bounds import MOST_FEATURES
+from embedkit.analysis.spool import Spool, spool
+from embedkit.analysis.threads import task_slots, task_threads
 from embedkit.errors import InputError
+from embedkit.planning.neighbors import Machine, NeighborsPlan, plan_neighbors
 
-_ROWS_PER_TASK = 4096  # for arrays in memory; Dask arrays bring their own chunks
+_METHOD = "1"  # of the files in scratch: another one does not go on with them
+
+
+@overload
+def neighbors(
+    x: xr.DataArray,
+    *,
+    queries: xr.DataArray | None = None,
+    n_neighbors: int = 15,
+    metric: Metric = "euclidean",
+    recall: float = 1.0,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def neighbors(
+    x: xr.DataArray,
+    *,
+    queries: xr.DataArray | None = None,
+    n_neighbors: int = 15,
+    metric: Metric = "euclidean",
+    recall: float = 1.0,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> NeighborsPlan: ...
 
 
 def neighbors(
     x: xr.DataArray,
     *,
+    queries: xr.DataArray | None = None,
     n_neighbors: int = 15,
-    metric: Literal["euclidean", "cosine", "inner_product"] = "euclidean",
-) -> xr.Dataset:
-    """Find the nearest neighbors of every image, exactly.
+    metric: Metric = "euclidean",
+    recall: float = 1.0,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | NeighborsPlan:
+    """Find the nearest neighbors of every image, exactly and now.
+
+    Rows go through a file, so they need not fit into memory. The work is done by Dask
+    tasks: on the active cluster, else in this process.
 
     Parameters
     ----------
     x : DataArray, dims (image, feature), floating
-        One row per image, in memory or Dask-backed. A row with a NaN or an infinity has
-        no neighbors and is nobody's neighbor.
+        One row per image, in memory or lazy. A row with a NaN or an infinity has no
+        neighbors and is nobody's neighbor.
+    queries : DataArray, dims (image, feature), optional
+        Other rows, to search for among those of `x`; else every row of `x` among all
+        others.
     n_neighbors : int, default 15
         Neighbors per image, itself not counted.
     metric : {"euclidean", "cosine", "inner_product"}, default "euclidean"
         Euclidean distance; one minus the cosine, where a zero row has cosine 0 to every
         row; or minus the inner product, which orders like a distance but is none.
+    recall : float, default 1.0
+        Share of the neighbors to find. This search finds all.
+    scratch : str or Path, optional
+        Folder for files, which all workers reach under this name. It is kept: the same
+        call goes on with what an interrupted one has finished. By default a temporary
+        one of this machine.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     Dataset, dims (image, neighbor)
-        ``indices`` int64, row numbers in `x`, nearest first, -1 for none; ``distances``
-        float32, NaN for none. Equal distances (in float64) are ordered by row number.
-        Lazy, one task per chunk of images; the values do not depend on the chunks.
-        Each task holds all rows of `x` at once, so they must fit into the memory of every
-        worker; the tasks of one worker share them.
+        In memory. ``indices`` int64, row numbers in `x`, nearest first, -1 for none;
+        ``distances`` float32, NaN for none; ``certified`` bool (image), True where
+        products in float32 were proof, False where the row was searched again in float64,
+        equally exactly, or has no neighbors. Equal distances (in float64) are ordered by
+        row number. Neighbors and distances depend on the rows alone: not on chunks,
+        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` instead.
 
     Raises
     ------
     InputError
-        For wrong dimensions or dtype, or `n_neighbors` that is not a whole
-        number from 1 to N-1.
+        For wrong dimensions or dtype, `n_neighbors` that is not a whole number from 1 to
+        N-1 (or N, for queries), or files that a worker cannot see.
+    PlanError
+        When the search cannot be done within `memory_limit`.
+
+    References
+    ----------
+    Higham (2002), Accuracy and Stability of Numerical Algorithms, section 3.1.
 
     See Also
     --------
     embedkit.neighbor_graph : The weighted graph of these neighbors.
     """
     check_rows(x, asked="neighbors", dims=("feature", "axis"))
+    if queries is not None:
+        _check_queries(x, queries)
     n_neighbors = whole(n_neighbors, asked="neighbors", name="n_neighbors")
-    _check_count(n_neighbors, x.sizes["image"])
+    _check_count(n_neighbors, x.sizes["image"], others=queries is None)
     _check_metric(metric)
-    database = delayed(np.asarray)(x.data)
-    blocks = [
-        in_one_task(
-            neighbors_of_rows,
-            database,
-            like=[
-                ((stop - start, n_neighbors), np.int64),
-                ((stop - start, n_neighbors), np.float32),
-            ],
-            start=start,
-            stop=stop,
-            n_neighbors=n_neighbors,
+    _check_recall(recall)
+    _check_features(x.shape[1])
+    plan = _plan(x, queries, n_neighbors, memory_limit)
+    if plan_only:
+        return plan
+    with _folder(scratch) as folder:
+        rows = spool(x, folder)
+        asked = None if queries is None else spool(queries, folder)
+        key = _key(rows, asked, n_neighbors, metric, plan)
+        found = search(
+            rows,
+            queries=asked,
+            k=n_neighbors,
             metric=metric,
+            plan=plan,
+            folder=folder / f"neighbors-{key}",
         )
-        for start, stop in pairwise(_edges(x))
-    ]
-    join = cast("Callable[..., da.Array]", da.concatenate)
-    indices, distances = (join(column) for column in zip(*blocks, strict=True))
-    return labelled(
+    attrs = provenance(
         x,
-        {
-            "indices": (("image", "neighbor"), indices),
-            "distances": (("image", "neighbor"), distances),
-        },
-        attrs=provenance(x, n_neighbors=n_neighbors, metric=metric, exact=True),
-    )
-
-
-def neighbors_of_rows(
-    database: npt.NDArray[Any],
-    *,
-    start: int,
-    stop: int,
-    n_neighbors: int,
-    metric: exact_knn.Metric,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Search the whole database for its rows `start` to `stop`.
-
-    Parameters
-    ----------
-    database : ndarray, shape (N, F), floating
-        One row per image.
-    start, stop : int
-        The rows to search for.
-    n_neighbors, metric
-        As in `neighbors`.
-
-    Returns
-    -------
-    indices : ndarray of int64, shape (stop - start, n_neighbors)
-    distances : ndarray of float32, shape (stop - start, n_neighbors)
-    """
-    distances, indices = exact_knn.search(
-        database[start:stop],
-        database,
-        query_ids=np.arange(start, stop),
-        k=n_neighbors,
+        n_neighbors=n_neighbors,
         metric=metric,
+        exact=True,
+        certified=float(found["sure"].mean()),
+        threads=plan.threads,
+        tile_rows=plan.tile_rows,
+        projected_mem=plan.projected_mem,
     )
+    return labelled(x if queries is None else queries, _columns(found), attrs=attrs)
+
+
+def _columns(found: npt.NDArray[Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """Return the variables of the result."""
     with np.errstate(over="ignore"):  # beyond 3e38 a float32 distance is infinite
-        return indices, distances.astype(np.float32)
+        near = found["near"].astype(np.float32)
+    near[found["ids"] < 0] = np.nan
+    dims = ("image", "neighbor")
+    return {
+        "indices": (dims, np.ascontiguousarray(found["ids"])),
+        "distances": (dims, near),
+        "certified": (("image",), np.ascontiguousarray(found["sure"])),
+    }
 
 
-def _edges(x: xr.DataArray) -> list[int]:
-    """First row of each task's chunk, and the number of rows."""
-    rows = x.sizes["image"]
-    if x.chunks is None:
-        return [*range(0, rows, _ROWS_PER_TASK), rows]
-    return [0, *np.cumsum(x.chunksizes["image"]).tolist()]
+def _plan(
+    x: xr.DataArray,
+    queries: xr.DataArray | None,
+    n_neighbors: int,
+    memory_limit: int | str | None,
+) -> NeighborsPlan:
+    on_machine = task_slots()
+    try:
+        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
+    except ValueError:  # no client is active
+        workers = ()
+    slots = max((each["nthreads"] for each in workers), default=on_machine)
+    given = min(
+        (each["memory_limit"] for each in workers if each["memory_limit"]),
+        default=psutil.virtual_memory().available,
+    )
+    return plan_neighbors(
+        n_images=x.sizes["image"],
+        n_queries=0 if queries is None else queries.sizes["image"],
+        features=x.shape[1],
+        n_neighbors=n_neighbors,
+        itemsize=x.dtype.itemsize,
+        machine=Machine(
+            memory_limit=given // 2
+            if memory_limit is None
+            else parse_bytes(memory_limit),
+            slots=slots,
+            on_machine=on_machine,
+            workers=sum(each["nthreads"] for each in workers) or on_machine,
+            threads=task_threads(on_machine),
+        ),
+    )
 
 
-def _check_count(n_neighbors: int, n_images: int) -> None:
-    if not 1 <= n_neighbors < n_images:
+@contextmanager
+def _folder(scratch: str | Path | None) -> Iterator[Path]:
+    """Give a folder: the one that was asked for, or one that is removed at the end."""
+    if scratch is not None:
+        yield Path(scratch).absolute()
+        return
+    place = dask.config.get("temporary-directory", None)
+    with tempfile.TemporaryDirectory(prefix="embedkit-", dir=place) as folder:
+        yield Path(folder)
+
+
+def _key(
+    rows: Spool,
+    queries: Spool | None,
+    n_neighbors: int,
+    metric: Metric,
+    plan: NeighborsPlan,
+) -> str:
+    """Name what decides the bytes of the files of a search."""
+    parts = (_METHOD, rows.digest, queries.digest if queries else "", n_neighbors)
+    tiles = (metric, plan.tile_rows, plan.band_rows, plan.sample_rows)
+    return hashlib.blake2b(repr((parts, tiles)).encode(), digest_size=8).hexdigest()
+
+
+def _check_queries(x: xr.DataArray, queries: xr.DataArray) -> None:
+    check_rows(queries, asked="neighbors", dims=("feature", "axis"))
+    if queries.shape[1] != x.shape[1]:
+        raise InputError(
+            f"neighbors got queries of {queries.shape[1]} features for rows of "
+            f"{x.shape[1]}; pass rows of the same layer of the same network."
+        )
+
+
+def _check_features(features: int) -> None:
+    if not 1 <= features <= MOST_FEATURES:
+        raise InputError(
+            f"neighbors got rows of {features} features; choose a layer or a pool of 1 to "
+            f"{MOST_FEATURES}."
+        )
+
+
+def _check_count(n_neighbors: int, n_images: int, *, others: bool) -> None:
+    most = n_images - others
+    if not 1 <= n_neighbors <= most:
+        there = "other images" if others else "images"
         raise InputError(
             f"neighbors got n_neighbors={n_neighbors} for {n_images} images; "
-            f"choose 1 to {n_images - 1}, the number of other images."
+            f"choose 1 to {most}, the number of {there}."
         )
 
 
@@ -150,3 +262,10 @@ def _check_metric(metric: str) -> None:
     known = ("euclidean", "cosine", "inner_product")
     if metric not in known:
         raise InputError(f"neighbors got metric={metric!r}; choose one of {known}.")
+
+
+def _check_recall(recall: float) -> None:
+    if recall != 1.0:
+        raise InputError(
+            f"neighbors got recall={recall!r}; choose 1.0, the search is exact."
+        )

@@ -20,7 +20,7 @@ from embedkit.cli.output import common
 from embedkit.cli.partition import show
 
 if TYPE_CHECKING:
-    from embedkit.analysis.exact_knn import Metric
+    from embedkit.analysis.pair_distances import Metric
 
 
 @click.command(

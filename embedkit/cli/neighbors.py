@@ -22,7 +22,7 @@ from embedkit.errors import InputError, did_you_mean
 if TYPE_CHECKING:
     import xarray as xr
 
-    from embedkit.analysis.exact_knn import Metric
+    from embedkit.analysis.pair_distances import Metric
 
 
 @click.command(

@@ -18,7 +18,7 @@ from embedkit.errors import IncompleteStore, StoreError
 if TYPE_CHECKING:
     from distributed import Client
 
-    from embedkit.analysis.exact_knn import Metric
+    from embedkit.analysis.pair_distances import Metric
     from embedkit.store.store import Store
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -24,7 +24,7 @@ from embedkit.errors import InputError, SourceError, did_you_mean
 if TYPE_CHECKING:
     import xarray as xr
 
-    from embedkit.analysis.exact_knn import Metric
+    from embedkit.analysis.pair_distances import Metric
     from embedkit.images.imageset import ImageSet
     from embedkit.store.store import Store
 

@@ -37,6 +37,20 @@ def nearest_centroid(points: Float32s, centroids: Float32s) -> tuple[Ids, Float3
     return numbers[:, 0], squared[:, 0]
 
 
+def nearest(points: Float32s, rows: Float32s, *, k: int) -> tuple[Float32s, Ids]:
+    """Return squared distances and places of the `k` nearest rows, shape (n, k).
+
+    Parameters
+    ----------
+    points : ndarray of float32, shape (n, F)
+    rows : ndarray of float32, shape (N, F)
+    k : int
+        At most N.
+    """
+    squared, places = faiss.knn(points, rows, k)
+    return squared, places
+
+
 def graph_index(features: int) -> FaissIndex:
     """Make an empty navigable graph whose rows are added with our ids.
 

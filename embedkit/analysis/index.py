@@ -417,8 +417,9 @@ class Index:
             return np.asarray(q.values), np.full(q.shape[0], -1), names
         given = [q] if isinstance(q, str) else q
         if len(given) and all(isinstance(each, str) for each in given):
-            ids = self._numbers(given)
-            return self._made.searcher.rows.take(ids), ids, np.asarray(given)
+            names = [str(each) for each in given]
+            ids = self._numbers(names)
+            return self._made.searcher.rows.take(ids), ids, np.asarray(names)
         rows = np.atleast_2d(np.asarray(q))
         if rows.ndim != 2 or rows.dtype.kind not in "fiu":
             raise InputError(

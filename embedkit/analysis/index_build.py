@@ -107,7 +107,7 @@ def make(
         spool,
         query_ids=np.full(len(aside), -1),
         k=k,
-        metric=metric,
+        space=space,
         folder=folder,
         leave_out=aside,
     )

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis import exact_knn, faiss_adapter
-from embedkit.analysis.index_rows import Rows, measure
+from embedkit.analysis import faiss_adapter
+from embedkit.analysis.index_rows import Rows
 from embedkit.analysis.ivf_space import Floats, Space
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
 from embedkit.analysis.rows import usable_rows
+from embedkit.analysis.subset_search import ranked, search_subset
 
 BATCH = 1024  # queries answered together
 
@@ -94,12 +95,12 @@ class Searcher:
         ids = np.flatnonzero(self.alive)
         places = np.full(len(self.alive) + 1, -1)
         places[ids] = np.arange(len(ids))
-        near, found = exact_knn.search(
+        near, found = search_subset(
             queries,
             self.rows.take(ids),
-            query_ids=places[query_ids],
+            query_places=places[query_ids],
             k=k,
-            metric=self.space.metric,
+            space=self.space,
         )
         return near, np.where(found >= 0, ids[found], -1)
 
@@ -136,8 +137,9 @@ class Searcher:
         candidates: Ids,
     ) -> tuple[Float64s, Ids]:
         ids = np.where(candidates == query_ids[:, None], -1, candidates)
-        near = measure(queries, self.rows, ids, self.space.metric)
-        return merge_nearest(best, (near, ids), k=best[0].shape[1])
+        k, metric = best[0].shape[1], self.space.metric
+        found = ranked(queries, self.rows.take, ids, k=k, metric=metric)
+        return merge_nearest(best, found, k=k)
 
 
 @lru_cache(maxsize=64)

@@ -12,9 +12,7 @@ from embedkit.analysis.merge import Float64s, Ids
 Float32s: TypeAlias = npt.NDArray[np.float32]
 
 
-def squared_floor(
-    points: Float32s, centroids: Float32s, best: Float32s
-) -> Float64s:
+def squared_floor(points: Float32s, centroids: Float32s, best: Float32s) -> Float64s:
     """Bound from below the squared distance to every centroid that was not the nearest.
 
     Float32 expands |p-c|² into |p|² + |c|² - 2 p·c. Each of the three is a sum of F

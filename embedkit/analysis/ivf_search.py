@@ -112,6 +112,8 @@ def approximate(
     Jégou, Douze, Schmid (2011), Product quantization for nearest neighbor search.
     Wilson (1927), Probable inference, the law of succession, and statistical inference.
     """
+    if scratch is not None:
+        Path(scratch).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="embedkit-", dir=scratch) as place:
         folder = Path(place)
         database = spool(x, folder / "rows")
@@ -190,7 +192,7 @@ class _Search:
             self.database,
             query_ids=chosen if self.asked.itself else np.full(len(chosen), -1),
             k=self.k,
-            metric=self.space.metric,
+            space=self.space,
             folder=self.folder,
         )
         tile = self.tiles.of_list[self.asked.of_query[chosen]]  # (n,)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis import exact_knn
 from embedkit.analysis.ivf_bounds import proven
 from embedkit.analysis.ivf_lists import Lists
 from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
 from embedkit.analysis.spool import Spool
+from embedkit.analysis.subset_search import search_subset
 
 _READ = 2**25  # entries of the database searched together: 128 MiB of float32
 
@@ -97,12 +97,12 @@ def search_rows(
     best = nothing_found(len(queries), job.k)
     for part in parts(len(ids), queries.shape[1], entries=_READ):
         here = ids[part]
-        near, places = exact_knn.search(
+        near, places = search_subset(
             queries,
             job.database.take(here),
-            query_ids=_places(here, query_rows, len(queries)),
+            query_places=_places(here, query_rows, len(queries)),
             k=job.k,
-            metric=job.space.metric,
+            space=job.space,
         )
         found = np.where(places >= 0, here[places], -1)
         best = merge_nearest(best, (near, found), k=job.k)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedkit.analysis import exact_knn
-from embedkit.analysis.ivf_space import Floats, parts
+from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
-from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.spool import Spool
+from embedkit.analysis.subset_search import search_subset
 from embedkit.tasks import run_tasks
 
 _TASK = 2**23  # entries per task: 32 MiB of float32, lifted piece by piece
@@ -22,7 +21,7 @@ def true_neighbors(
     *,
     query_ids: Ids,
     k: int,
-    metric: Metric,
+    space: Space,
     folder: Path,
     leave_out: Ids | None = None,
 ) -> tuple[Float64s, Ids]:
@@ -36,7 +35,8 @@ def true_neighbors(
     query_ids : ndarray of int64, shape (Q,)
         Row number of each query, which is left out, or -1.
     k : int
-    metric : {"euclidean", "cosine", "inner_product"}
+    space : Space
+        With the metric.
     folder : Path
         Where workers find the queries.
     leave_out : ndarray of int64, optional
@@ -46,13 +46,13 @@ def true_neighbors(
     -------
     distances : ndarray of float64, shape (Q, k)
     ids : ndarray of int64, shape (Q, k)
-        As `exact_knn.search` over all rows at once.
+        As an exact search over all rows at once.
     """
     np.save(folder / "truth_queries.npy", queries)
     np.save(folder / "truth_ids.npy", query_ids)
     np.save(folder / "truth_without.npy", [] if leave_out is None else leave_out)
     tasks = [
-        (spool, folder, part.start, part.stop, k, metric)
+        (spool, folder, part.start, part.stop, k, space)
         for part in parts(*spool.shape, entries=_TASK)
     ]
     best = nothing_found(len(queries), k)
@@ -62,20 +62,20 @@ def true_neighbors(
 
 
 def _in_block(
-    spool: Spool, folder: Path, start: int, stop: int, k: int, metric: Metric
+    spool: Spool, folder: Path, start: int, stop: int, k: int, space: Space
 ) -> tuple[Float64s, Ids]:
     rows = spool.block(start, stop)
     without = np.load(folder / "truth_without.npy").astype(np.int64)
     here = without[(without >= start) & (without < stop)]
     rows[here - start] = np.nan
     query_ids = np.load(folder / "truth_ids.npy")
-    near, ids = exact_knn.search(
+    near, ids = search_subset(
         np.load(folder / "truth_queries.npy"),
         rows,
-        query_ids=np.where(
+        query_places=np.where(
             (query_ids >= start) & (query_ids < stop), query_ids - start, -1
         ),
         k=k,
-        metric=metric,
+        space=space,
     )
     return near, np.where(ids >= 0, ids + start, -1)

@@ -97,7 +97,7 @@ def build_index(
     Malkov, Yashunin (2018), Efficient and robust approximate nearest neighbor search
     using hierarchical navigable small world graphs.
     Jégou, Douze, Schmid (2011), Product quantization for nearest neighbor search.
-    Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    Clopper, Pearson (1934), The use of confidence or fiducial limits.
     """
     check_rows(x, asked="build_index", dims=("feature", "axis"))
     k = whole(n_neighbors, asked="build_index", name="n_neighbors")
@@ -417,9 +417,9 @@ class Index:
             return np.asarray(q.values), np.full(q.shape[0], -1), names
         given = [q] if isinstance(q, str) else q
         if len(given) and all(isinstance(each, str) for each in given):
-            names = [str(each) for each in given]
-            ids = self._numbers(names)
-            return self._made.searcher.rows.take(ids), ids, np.asarray(names)
+            asked = [str(each) for each in given]
+            ids = self._numbers(asked)
+            return self._made.searcher.rows.take(ids), ids, np.asarray(asked)
         rows = np.atleast_2d(np.asarray(q))
         if rows.ndim != 2 or rows.dtype.kind not in "fiu":
             raise InputError(

@@ -26,7 +26,7 @@ from embedkit.errors import RecallNotReached
 from embedkit.tasks import run_tasks
 
 _SETS = 3  # one to tune on, two to check on
-_MARGIN = 3.0  # standard errors above the target when tuning: the check adds its own
+_MARGIN = 0.997  # level when tuning, so that the check passes at its own
 _TIE = 1e-6  # how much further than the last true neighbor is as good
 _ADD = 2**22  # entries added together
 _REACH = 1.5  # room for longer rows that are added later
@@ -307,7 +307,7 @@ class Tuner:
 
         def enough(step: int) -> bool:
             shares = self._shares(self.ladder[step], known)
-            return estimate(shares, population=_OUTSIDE, z=_MARGIN).low >= self.recall
+            return estimate(shares, population=_OUTSIDE, level=_MARGIN).low >= self.recall
 
         return self.ladder[_first(enough, len(self.ladder))]
 

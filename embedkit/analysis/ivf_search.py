@@ -31,7 +31,7 @@ from embedkit.tasks import run_tasks
 
 _TILE = 2048  # queries per task at most: one crowded list may have any number
 _TRIES = 4
-_MARGIN = 3.0  # standard errors above the target when tuning: the check adds its own
+_MARGIN = 0.997  # level when tuning, so that the check passes at its own
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +110,7 @@ def approximate(
     References
     ----------
     Jégou, Douze, Schmid (2011), Product quantization for nearest neighbor search.
-    Wilson (1927), Probable inference, the law of succession, and statistical inference.
+    Clopper, Pearson (1934), The use of confidence or fiducial limits.
     """
     if scratch is not None:
         Path(scratch).mkdir(parents=True, exist_ok=True)
@@ -128,11 +128,13 @@ def approximate(
         near, ids, certified = search.run(nprobe)
         measured = search.measured(ids, check, certified)
     if measured.low < recall:
-        raise RecallNotReached(
+        error = RecallNotReached(
             f"neighbors was asked for recall={recall} and reached {measured} (95 % of "
             f"{measured.n_rows} rows) with {nprobe} of {len(lists.centroids)} lists; "
             "ask for less, or for recall=1.0, which is exact."
         )
+        error.recall = (measured.value, measured.low, measured.high)
+        raise error
     return _as_dataset(
         x if queries is None else queries,
         near,
@@ -166,9 +168,14 @@ class _Search:
     def space(self) -> Space:
         return self.lists.space
 
+    @property
+    def most(self) -> int:
+        """Lists to probe so that every tile reads every row."""
+        return int(self.tiles.ranks.max(initial=0)) + 1
+
     def tuned(self, rng: np.random.Generator) -> tuple[int, _Sample]:
         """Return how many lists to probe, and rows to check it on that were not used."""
-        every = int(self.tiles.ranks.max(initial=0)) + 1
+        every = self.most
         count = _truth_rows(self.recall)
         left, known = self.asked.usable, list[_Sample]()
         for _ in range(_TRIES):
@@ -209,14 +216,14 @@ class _Search:
         while low < high:
             middle = (low + high) // 2
             shares = np.concatenate([each.shares(middle) for each in known])
-            if self._estimate(shares, z=_MARGIN).low >= self.recall:
+            if self._estimate(shares, level=_MARGIN).low >= self.recall:
                 high = middle
             else:
                 low = middle + 1
         return low
 
-    def _estimate(self, shares: Float64s, z: float = 1.96) -> Recall:
-        return estimate(shares, population=len(self.asked.usable), z=z)
+    def _estimate(self, shares: Float64s, level: float = 0.95) -> Recall:
+        return estimate(shares, population=len(self.asked.usable), level=level)
 
     def run(self, nprobe: int) -> tuple[Float64s, Ids, npt.NDArray[np.bool_]]:
         """Search all tiles, as tasks; join the answers by row."""

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import betaincinv
 
 from embedkit.analysis.merge import Float64s, Ids
 
-_Z = 1.96  # two-sided, 95 %
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,17 @@ class Recall:
 EXACT = Recall(value=1.0, low=1.0, high=1.0, n_rows=0)
 
 
-def estimate(shares: npt.ArrayLike, *, population: int, z: float = _Z) -> Recall:
+def estimate(
+    shares: npt.ArrayLike, *, population: int, level: float = _LEVEL
+) -> Recall:
     """Estimate the mean share over a population from a sample of its rows.
 
     The neighbors of one row are found or missed together, so rows are counted and not
     neighbors: the variance between rows says how many independent trials they are worth,
     never fewer than their number. One row that missed half is added to the variance,
-    because a few misses say little about how they clump. Wilson's interval of that many
-    trials keeps its coverage near 1, where the symmetric one fails.
+    because a few misses say little about how they clump. Near 1, where recalls are, the
+    interval of Clopper and Pearson keeps its level; Wilson's falls a little below, and
+    the symmetric one far.
 
     Parameters
     ----------
@@ -64,8 +68,8 @@ def estimate(shares: npt.ArrayLike, *, population: int, z: float = _Z) -> Recall
         replacement.
     population : int
         Rows that the sample stands for.
-    z : float, default 1.96
-        Quantile of the normal distribution.
+    level : float, default 0.95
+        How often the interval has to hold the truth.
 
     Returns
     -------
@@ -74,25 +78,23 @@ def estimate(shares: npt.ArrayLike, *, population: int, z: float = _Z) -> Recall
 
     References
     ----------
+    Clopper, Pearson (1934), The use of confidence or fiducial limits illustrated in the
+    case of the binomial.
     Wilson (1927), Probable inference, the law of succession, and statistical inference.
     Kish (1965), Survey Sampling, section 5.4 (design effect).
     """
     found = np.asarray(shares, np.float64)
+    if not population:
+        return EXACT
     n, p = len(found), float(found.mean())
     if n >= population:
         return Recall(value=p, low=p, high=p, n_rows=n)
     spread = float(found.var()) + 0.25 / n
     trials = max(n, n * p * (1 - p) / spread) * (population - 1) / (population - n)
-    middle = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * np.sqrt(p * (1 - p) / trials + (z / (2 * trials)) ** 2)
-    half = float(half / (1 + z * z / trials))
-    # At p = 1 the upper end is 1 up to rounding.
-    return Recall(
-        value=p,
-        low=min(p, middle - half),
-        high=max(p, min(1.0, middle + half)),
-        n_rows=n,
-    )
+    hits, tail = trials * p, (1 - level) / 2
+    low = betaincinv(hits, trials - hits + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, trials - hits, 1 - tail) if hits < trials else 1.0
+    return Recall(value=p, low=float(low), high=float(high), n_rows=n)
 
 
 def found_shares(ids: Ids, truth: Ids) -> Float64s:

@@ -156,13 +156,14 @@ def ranked(
     for start in range(0, len(queries), height):
         part = slice(start, start + height)
         found = candidates[part]  # (q, C)
-        others = lift(take(np.maximum(found, 0).ravel()), metric)
-        asked = np.repeat(lift(queries[part], metric), found.shape[1], axis=0)
-        near[part] = pair_distances(asked, others, metric).reshape(found.shape)
+        row, column = np.nonzero(found >= 0)  # (P,)
+        others = lift(take(found[row, column]), metric)
+        asked = lift(queries[start + row], metric)
+        near[start + row, column] = pair_distances(asked, others, metric)
     # what does not fit into a float64 is no distance
     some = (candidates >= 0) & np.isfinite(near)
-    found = np.where(some, near, np.nan), np.where(some, candidates, -1)
-    return merge_nearest(found, nothing_found(len(queries), 0), k=k)
+    answer = np.where(some, near, np.nan), np.where(some, candidates, -1)
+    return merge_nearest(answer, nothing_found(len(queries), 0), k=k)
 
 
 def _directly(

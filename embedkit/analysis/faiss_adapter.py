@@ -87,13 +87,13 @@ def list_index(
     References
     ----------
     Jégou, Douze, Schmid (2011), Product quantization for nearest neighbor search.
-    Ge, He, Ke, Sun (2013), Optimized product quantization.
     """
     features = sample.shape[1]
     if kind == "ivf_pq":
         wide = -(-features // code_bytes) * code_bytes
-        rotation = faiss.OPQMatrix(features, code_bytes, wide)
-        rotation.niter = _ROUNDS
+        # so that all parts of a row say as much; also fills up to a multiple of them
+        rotation = faiss.RandomRotationMatrix(features, wide)
+        rotation.init(seed + 1)
         codes = faiss.index_factory(wide, f"IVF{n_lists},PQ{code_bytes}x8")
         index: FaissIndex = faiss.IndexPreTransform(rotation, codes)
     else:

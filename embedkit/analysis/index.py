@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,17 +113,25 @@ def build_index(
         memory_limit=int(parse_bytes(memory_limit)),
         sharded=sharded,
     )
-    home = tempfile.TemporaryDirectory(prefix="embedkit-index-")
+    home = _Home()
     made = make(
-        spool(x, home.name),
+        spool(x, home.path),
         choice,
         metric=metric,
         k=k,
         recall=float(recall),
         seed=seed,
-        folder=Path(home.name),
+        folder=home.path,
     )
     return Index(made, choice, images=images, n_neighbors=k, home=home)
+
+
+class _Home:
+    """A temporary folder that lives as long as this object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="embedkit-index-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def open_index(folder: str | Path) -> Index:
@@ -145,7 +155,7 @@ def open_index(folder: str | Path) -> Index:
         When a file is not what was saved.
     """
     saved = load(Path(folder))
-    home = tempfile.TemporaryDirectory(prefix="embedkit-index-")
+    home = _Home()
     return Index(
         saved.made,
         saved.choice,
@@ -177,12 +187,12 @@ class Index:
         *,
         images: npt.NDArray[np.str_],
         n_neighbors: int,
-        home: tempfile.TemporaryDirectory[str],
+        home: _Home,
         template: Path | None = None,
     ) -> None:
         self._made, self._choice, self._images = made, choice, images
         self._n_neighbors, self._home = n_neighbors, home
-        self._template = template or Path(home.name) / "empty.faiss"
+        self._template = template or home.path / "empty.faiss"
         self._rows: dict[str, int] | None = None
         self._files = 0  # names of the files that were added
 
@@ -263,7 +273,7 @@ class Index:
         queries, ids, names = self._asked(q)
         made = self._made
         near, found = search_many(
-            made.searcher, queries, ids, k=k, effort=made.effort, home=self._home.name
+            made.searcher, queries, ids, k=k, effort=made.effort, home=self._home.path
         )
         with np.errstate(over="ignore"):  # beyond 3e38 a float32 distance is infinite
             distances = near.astype(np.float32)
@@ -310,7 +320,7 @@ class Index:
                 f"Index.add got the id {str(images[taken[0]])!r}, which is in the index; "
                 "remove it first, or give the image another id."
             )
-        more = spool(x, Path(self._home.name) / f"added-{first}")
+        more = spool(x, self._home.path / f"added-{first}")
         rows = more.rows
         usable = usable_rows(rows)
         null = usable & ~rows.any(axis=1) & (self.metric == "cosine")
@@ -325,7 +335,7 @@ class Index:
         if self._choice.sharded:
             self._files += 1
             path = write_shard(
-                Path(self._home.name),
+                self._home.path,
                 more,
                 searcher.space,
                 listed,
@@ -404,7 +414,7 @@ class Index:
         if not faiss_adapter.remove(index, rows):
             return part
         self._files += 1
-        path = Path(self._home.name) / f"shard-left-{self._files}.faiss"
+        path = self._home.path / f"shard-left-{self._files}.faiss"
         faiss_adapter.write(index, path)
         return path
 

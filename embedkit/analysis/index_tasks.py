@@ -30,7 +30,7 @@ def search_many(
     *,
     k: int,
     effort: Effort,
-    home: str,
+    home: Path,
 ) -> tuple[Float64s, Ids]:
     """Answer queries here, or many of them on the workers of the active cluster.
 
@@ -41,7 +41,7 @@ def search_many(
     query_ids : ndarray of int64, shape (Q,)
     k : int
     effort : Effort
-    home : str
+    home : Path
         A folder that all workers reach.
 
     Returns
@@ -52,7 +52,7 @@ def search_many(
     """
     if len(queries) < MANY or not _on_cluster():
         return searcher.answer(queries, query_ids, k=k, effort=effort)
-    folder = Path(home) / f"search-{uuid.uuid4().hex}"
+    folder = home / f"search-{uuid.uuid4().hex}"
     folder.mkdir()
     parts = tuple(_as_file(part, folder, i) for i, part in enumerate(searcher.parts))
     (folder / "searcher").write_bytes(pickle.dumps(replace(searcher, parts=parts)))

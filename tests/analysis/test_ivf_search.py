@@ -19,7 +19,7 @@ def _rows(n=2000, d=12):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 12, n)
     rows = 2 * rng.normal(size=(12, d))[labels] + rng.normal(size=(n, d))
-    rows[100:160] = rows[99]
+    rows[20:50] = rows[19]
     rows[[5, 6]], rows[7], rows[[8, 9]] = np.nan, np.inf, 0
     return rows.astype(np.float32)
 

@@ -15,6 +15,7 @@ Float32s: TypeAlias = npt.NDArray[np.float32]
 FaissIndex: TypeAlias = Any
 
 _ROUNDS = 10  # of k-means
+_CODE_ROUNDS = 6  # the same for parts of product codes
 _CONSTRUCTION = 128  # breadth of the search that places a row in a graph
 _LINKS = 32
 
@@ -94,7 +95,9 @@ def list_index(
         # so that all parts of a row say as much; also fills up to a multiple of them
         rotation = faiss.RandomRotationMatrix(features, wide)
         rotation.init(seed + 1)
-        codes = faiss.index_factory(wide, f"IVF{n_lists},PQ{code_bytes}x8")
+        codes: FaissIndex = faiss.index_factory(wide, f"IVF{n_lists},PQ{code_bytes}x8")
+        # of a few features each, which are slow to compare: 25 rounds take minutes
+        codes.pq.cp.niter, codes.pq.cp.max_points_per_centroid = _CODE_ROUNDS, 40
         index: FaissIndex = faiss.IndexPreTransform(rotation, codes)
     else:
         stored = {"ivf_flat": "Flat", "ivf_sq8": "SQ8"}[kind]

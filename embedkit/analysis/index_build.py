@@ -307,7 +307,9 @@ class Tuner:
 
         def enough(step: int) -> bool:
             shares = self._shares(self.ladder[step], known)
-            return estimate(shares, population=_OUTSIDE, level=_MARGIN).low >= self.recall
+            return (
+                estimate(shares, population=_OUTSIDE, level=_MARGIN).low >= self.recall
+            )
 
         return self.ladder[_first(enough, len(self.ladder))]
 

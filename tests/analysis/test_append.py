@@ -31,9 +31,10 @@ def test_equals_a_search_anew_byte_for_byte(as_images, metric, old):
         assert found[name].dtype == wanted[name].dtype
         assert found[name].values.tobytes() == wanted[name].values.tobytes()
     assert found["image"].values.tolist() == x["image"].values.tolist()
-    assert found["certified"].values.tolist() == (found["indices"] >= 0).any(
-        "neighbor"
-    ).values.tolist()
+    assert (
+        found["certified"].values.tolist()
+        == (found["indices"] >= 0).any("neighbor").values.tolist()
+    )
     assert found.attrs["metric"] == metric
     assert found.attrs["n_appended"] == 500 - old
 
@@ -84,9 +85,9 @@ def test_refuses_what_does_not_fit(as_images):
         ek.append_neighbors(nn, x[:399], new=x[400:])
     with pytest.raises(InputError, match="two orders of images"):
         ek.append_neighbors(nn, x[1:401], new=x[401:])
-    with pytest.raises(InputError, match="exact=False; run neighbors with recall=1.0"):
+    with pytest.raises(InputError, match=r"exact=False; run neighbors with recall=1.0"):
         ek.append_neighbors(nn.assign_attrs(exact=False), x[:400], new=x[400:])
-    with pytest.raises(InputError, match="6 features, float32, and new ones .* of 5"):
+    with pytest.raises(InputError, match=r"6 features, float32, and new ones .* of 5"):
         ek.append_neighbors(nn, x[:400], new=x[400:, :5])
     with pytest.raises(InputError, match="'img0399' among the old rows and the new"):
         ek.append_neighbors(nn, x[:400], new=x[399:])

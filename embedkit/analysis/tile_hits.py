@@ -197,13 +197,27 @@ def thinned(
     rows = len(bound.cut)
     lost = np.zeros(rows, bool)
     lost[candidates["row"][candidates["place"] == LOST]] = True
-    candidates = candidates[~lost[candidates["row"]]]
-    candidates = candidates[np.lexsort((-candidates["score"], candidates["row"]))]
+    if lost.any():
+        candidates = candidates[~lost[candidates["row"]]]
+    candidates = candidates[_by_row_and_score(candidates)]
     count = np.bincount(candidates["row"], minlength=rows)
     enough = np.flatnonzero(count >= bound.need)
     starts = np.cumsum(count) - count
     bound.raise_to(enough, candidates["score"][starts[enough] + bound.need - 1])
-    kept = candidates["score"] >= bound.cut[candidates["row"]]
-    candidates = candidates[kept]
-    lost |= np.bincount(candidates["row"], minlength=rows) > bound.most
-    return candidates[~lost[candidates["row"]]], lost
+    candidates = candidates[candidates["score"] >= bound.cut[candidates["row"]]]
+    many = np.bincount(candidates["row"], minlength=rows) > bound.most
+    if many.any():
+        candidates = candidates[~many[candidates["row"]]]
+    return candidates, lost | many
+
+
+def _by_row_and_score(candidates: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Order by row, best first; two float32 orders in one integer sort much faster."""
+    score = candidates["score"]
+    if score.itemsize == 8:
+        return np.asarray(np.lexsort((-score, candidates["row"])))
+    bits = np.negative(score).view(np.uint32)
+    # Integers order like floats once negative ones are turned round.
+    turned = np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
+    key = candidates["row"].astype(np.uint64) << np.uint64(32) | turned
+    return np.argsort(key)

@@ -106,8 +106,9 @@ def test_building_computes_nothing(blobs, as_images, nothing_computes) -> None:
         {"image": ("image", da.from_array(x["image"].values))}, indexes={}
     )
     other = xr.DataArray(x.data, dims=x.dims, coords=ids)
+    nn = neighbors(x)
     with nothing_computes():
-        result = cluster(other, neighbors=neighbors(x))
+        result = cluster(other, neighbors=nn)
     assert all(isinstance(result[name].data, da.Array) for name in NAMES)
     assert json.loads(json.dumps(result.attrs))["min_samples"] == 15
 

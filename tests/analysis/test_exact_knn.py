@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import dask
 import faiss
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import pairwise_distances
 
-from embedkit.analysis import exact_knn
+from embedkit.analysis import search_rows
 from embedkit.analysis.exact_knn import search
+from embedkit.analysis.ranking import ranked_directly
+from embedkit.analysis.spool import spool
+from embedkit.planning.neighbors import Machine, plan_neighbors
 
 METRICS = ("euclidean", "cosine", "inner_product")
 
@@ -31,8 +38,39 @@ def oracle(rows: np.ndarray, metric: str) -> np.ndarray:
     return full
 
 
-def everything(rows: np.ndarray, k: int, metric: Any) -> tuple[np.ndarray, np.ndarray]:
-    return search(rows, rows, query_ids=np.arange(len(rows)), k=k, metric=metric)
+def found(
+    rows: np.ndarray, k: int, metric: Any, *, queries: Any = None, tile: int = 64
+) -> np.ndarray:
+    """Search with small tiles, so that few rows make many pairs of bands."""
+    machine = Machine(memory_limit=2**40, slots=1, on_machine=1, workers=1, threads=1)
+    plan = plan_neighbors(
+        n_images=len(rows),
+        n_queries=0 if queries is None else len(queries),
+        features=rows.shape[1],
+        n_neighbors=k,
+        itemsize=4,
+        machine=machine,
+    )
+    few = min(len(rows), max(k + 1, 40))
+    plan = replace(plan, tile_rows=tile, band_rows=2 * tile, sample_rows=few)
+    with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="sync"):
+        return search(
+            spool(xr.DataArray(rows, dims=("image", "feature")), folder),
+            queries=None
+            if queries is None
+            else spool(xr.DataArray(queries, dims=("image", "feature")), folder),
+            k=k,
+            metric=metric,
+            plan=plan,
+            folder=Path(folder) / "search",
+        )
+
+
+def everything(
+    rows: np.ndarray, k: int, metric: Any, **options: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    out = found(rows, k, metric, **options)
+    return np.where(out["ids"] < 0, np.nan, out["near"]), out["ids"]
 
 
 @pytest.fixture
@@ -44,20 +82,6 @@ def near_copies() -> np.ndarray:
     groups = np.repeat(rng.normal(size=(300, 2048)) * 0.5, 10, axis=0)
     noise = rng.normal(size=groups.shape) * 1e-3
     return (groups + center + noise).astype(np.float32)
-
-
-@pytest.fixture
-def redone(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many candidates each ranking saw: a ranking of one query is a second try."""
-    seen: list[int] = []
-    rank = exact_knn._rank
-
-    def spy(queries, database, candidates, *args):
-        seen.append(len(queries))
-        return rank(queries, database, candidates, *args)
-
-    monkeypatch.setattr(exact_knn, "_rank", spy)
-    return seen
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -86,13 +110,7 @@ def test_near_copies_are_found_where_plain_faiss_misses_them(
     k = 9
 
     _, plain = faiss.knn(near_copies, near_copies, k + 1)
-    _, ids = search(
-        near_copies[:400],
-        near_copies,
-        query_ids=np.arange(400),
-        k=k,
-        metric="euclidean",
-    )
+    ids = everything(near_copies, k, "euclidean", tile=512)[1][:400]
 
     own_group = (ids // 10 == group[:, None]).all(axis=1)
     assert own_group.all()
@@ -126,29 +144,24 @@ def test_plain_faiss_orders_near_copies_wrongly(near_copies: np.ndarray) -> None
     missed = sum(
         not want <= set(got) for want, got in zip(exact, plain.tolist(), strict=True)
     )
-    _, ids = search(
-        queries, near_copies, query_ids=np.arange(0, 1000, 10), k=4, metric="euclidean"
-    )
+    ids = everything(near_copies, 4, "euclidean", tile=512)[1][:1000:10]
     assert missed > 5
     assert [set(each) for each in ids.tolist()] == exact
 
 
-def test_certificate_spares_the_second_search(near_copies, redone) -> None:
-    """On usual rows every query is certified at once."""
-    everything(
-        np.random.default_rng(2).normal(size=(500, 64)).astype(np.float32),
-        5,
-        "euclidean",
-    )
-    assert redone == [500]
+def test_certificate_spares_the_second_search() -> None:
+    """On usual rows every row is certified at once."""
+    rows = np.random.default_rng(2).normal(size=(500, 64)).astype(np.float32)
+    assert found(rows, 5, "euclidean")["sure"].all()
 
 
-def test_a_crowd_of_copies_takes_no_certificates(redone) -> None:
+def test_a_crowd_of_copies_takes_no_certificates() -> None:
     """A hundred black frames amid everything cost those around them no second try."""
     rows = np.random.default_rng(3).normal(size=(300, 64)).astype(np.float32)
-    rows[100:200] = 0  # nearest to all
-    _, ids = everything(rows, 5, "euclidean")
-    assert redone == [300]
+    rows[100:200] = rows.mean(axis=0)
+    out = found(rows, 5, "euclidean")
+    ids = out["ids"]
+    assert out["sure"].all()
     np.testing.assert_array_equal(ids[199], [100, 101, 102, 103, 104])
     np.testing.assert_array_equal(ids[102], [100, 101, 103, 104, 105])
     np.testing.assert_array_equal(ids[0], [100, 101, 102, 103, 104])
@@ -159,9 +172,9 @@ def test_rows_of_one_fingerprint_are_compared(monkeypatch) -> None:
     rows = np.random.default_rng(4).integers(0, 2, size=(90, 3)).astype(np.float32)
     expected = everything(rows, 4, "euclidean")[1]
     monkeypatch.setattr(
-        exact_knn,
+        search_rows,
         "_fingerprints",
-        lambda database, rows: np.zeros(len(rows), np.uint64),
+        lambda lifted: np.zeros(len(lifted), np.uint64),
     )
     np.testing.assert_array_equal(everything(rows, 4, "euclidean")[1], expected)
     full = oracle(rows, "euclidean")
@@ -171,45 +184,106 @@ def test_rows_of_one_fingerprint_are_compared(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_two_thousand_equal_rows_cost_one_second_try(metric: str, redone) -> None:
-    """Where float32 cannot certify, one pass over the database serves all copies."""
+def test_two_thousand_equal_rows(metric: str) -> None:
+    """They take part once; each has the first of the others."""
     rows = np.random.default_rng(10).normal(size=(2100, 4))
     rows[50:2050] = [8, 0, 0, 0]
     rows *= 1e100 if metric != "cosine" else 1
     if metric == "cosine":  # near copies by direction that float32 cannot tell apart
         rows[:50] = rows[50] + 1e-12 * rows[:50]
-    _, ids = search(
-        rows[50:2050], rows, query_ids=np.arange(50, 2050), k=6, metric=metric
-    )
-    assert redone == [2000, 1]
+    ids = everything(rows, 6, metric)[1]
     for row in (50, 53, 56, 57, 2049):
         expected = np.delete(np.arange(50, 2050), row - 50)[:6]
-        np.testing.assert_array_equal(ids[row - 50], expected)
+        np.testing.assert_array_equal(ids[row], expected)
 
 
-def test_zero_rows_under_cosine_cost_no_second_try(redone) -> None:
-    """The first usable rows except itself, in one ranking of k + 1 rows."""
+@pytest.mark.parametrize("scale", [1e-5, 1e-12, 1e-40])
+@pytest.mark.parametrize("alone", [True, False])
+def test_near_copies_beyond_number_are_searched_again(
+    scale: float, alone: bool
+) -> None:
+    """What float32 and even float64 products leave open is exact all the same."""
+    rng = np.random.default_rng(12)
+    rows = rng.normal(size=(600, 8))
+    rows[100:500] = [3, 1, 0, 0, 0, 0, 0, 0]
+    rows[100:500, 5:] += scale * rng.integers(-9, 9, size=(400, 3))
+    full = _all_pairs(rows, "euclidean")
+    out = found(rows, 3, "euclidean", queries=None if alone else rows)
+    if not alone:
+        np.fill_diagonal(full, 0)
+    expected = np.argsort(full, axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(out["ids"], expected)
+    assert not out["sure"][100:500].any()
+    assert out["sure"][:100].mean() > 0.9
+
+
+def test_zero_rows_under_cosine() -> None:
+    """The first usable rows except itself."""
     rows = np.random.default_rng(11).normal(size=(2100, 4)).astype(np.float32)
     rows[50:2050], rows[1] = 0, np.nan
-    distances, ids = search(
-        rows[50:2050], rows, query_ids=np.arange(50, 2050), k=50, metric="cosine"
-    )
-    assert redone == [2000, 2000]
+    distances, ids = everything(rows, 50, "cosine")
     first = np.delete(np.arange(52), 1)
-    np.testing.assert_array_equal(ids[0], np.delete(first, 49))
-    np.testing.assert_array_equal(ids[1], np.delete(first, 50))
-    np.testing.assert_array_equal(ids[1999], first[:50])
-    np.testing.assert_array_equal(distances, np.ones((2000, 50)))
+    np.testing.assert_array_equal(ids[50], np.delete(first, 49))
+    np.testing.assert_array_equal(ids[51], np.delete(first, 50))
+    np.testing.assert_array_equal(ids[2049], first[:50])
+    np.testing.assert_array_equal(distances[50:2050], np.ones((2000, 50)))
 
 
-def test_equal_queries_that_are_not_in_the_database(redone) -> None:
-    """Without a number nobody is left out of the shared ranking."""
+def test_equal_queries_that_are_not_in_the_database() -> None:
+    """Nobody is left out of their ranking."""
     rows = np.full((60, 3), 1e100)
     rows[5:, 0] *= np.arange(1, 56)
     rows[:9] = rows[0]
-    _, ids = search(rows[:9], rows, query_ids=np.full(9, -1), k=4, metric="euclidean")
+    ids = everything(rows, 4, "euclidean", queries=rows[:9])[1]
     np.testing.assert_array_equal(ids, np.broadcast_to(np.arange(4), (9, 4)))
-    assert redone == [9, 1]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_queries_are_measured_like_rows(metric: str) -> None:
+    """Unreadable, zero and ordinary queries, in several tiles."""
+    rng = np.random.default_rng(13)
+    rows = rng.normal(size=(200, 6)).astype(np.float32)
+    rows[3], rows[8], rows[60:70] = 0, np.nan, rows[60]
+    asked = np.concatenate([rows[:80], rng.normal(size=(70, 6)).astype(np.float32)])
+    both = np.concatenate([rows, asked])
+    usable = ~np.isnan(both).any(axis=1)
+    full = _all_pairs(np.where(usable[:, None], both, 0), metric)[200:, :200]
+    at = np.arange(150)
+    if metric == "euclidean":
+        full[at[:80], at[:80]] = 0  # its own copy, which _all_pairs does not measure
+    full[:, 8] = np.inf
+    distances, ids = everything(rows, 7, metric, queries=asked)
+    best = np.sort(full, axis=1)[:, :7]
+    np.testing.assert_allclose(distances[:8], best[:8], atol=1e-13)
+    np.testing.assert_allclose(distances[9:], best[9:], atol=1e-13)
+    assert (ids[8] == -1).all()
+    np.testing.assert_array_equal(
+        ids[9:], np.argsort(full, axis=1, kind="stable")[9:, :7]
+    )
+
+
+def test_zero_rows_are_neighbors_of_queries_that_have_no_others() -> None:
+    """A database of zero rows alone, under cosine."""
+    distances, ids = everything(np.zeros((4, 3)), 2, "cosine", queries=np.eye(3))
+    np.testing.assert_array_equal(ids, [[0, 1]] * 3)
+    np.testing.assert_array_equal(distances, np.ones((3, 2)))
+
+
+def test_measuring_directly_equals_the_search(tmp_path: Path) -> None:
+    """The last resort goes through all rows in blocks and finds the same."""
+    rows = np.random.default_rng(14).normal(size=(300, 5))
+    made = spool(xr.DataArray(rows, dims=("image", "feature")), tmp_path)
+    side = search_rows.Side(made, str(tmp_path), "base", 300, "euclidean", 0)
+    np.save(tmp_path / "base-kept.npy", np.arange(300))
+    np.save(tmp_path / "zeros.npy", np.arange(0))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(search_rows, "_BLOCK", 5 * 70)
+        direct = [
+            ranked_directly(side, side, row, k=6, alone=True)["ids"][0]
+            for row in (0, 150, 299)
+        ]
+    expected = everything(rows, 6, "euclidean")[1]
+    np.testing.assert_array_equal(direct, expected[[0, 150, 299]])
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -290,9 +364,7 @@ def test_nothing_usable() -> None:
 def test_queries_from_elsewhere() -> None:
     """A query that is not in the database may find its own copy."""
     rows = np.random.default_rng(9).normal(size=(50, 4)).astype(np.float32)
-    distances, ids = search(
-        rows[:3], rows, query_ids=np.full(3, -1), k=1, metric="euclidean"
-    )
+    distances, ids = everything(rows, 1, "euclidean", queries=rows[:3])
     np.testing.assert_array_equal(ids[:, 0], [0, 1, 2])
     np.testing.assert_array_equal(distances, np.zeros((3, 1)))
 
@@ -371,17 +443,6 @@ def _all_pairs(rows: np.ndarray, metric: str) -> np.ndarray:
     return full
 
 
-@pytest.fixture(params=["blas", "default"])
-def blas(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let FAISS take its BLAS path for small searches too, or leave that to it."""
-    before = faiss.cvar.distance_compute_blas_threshold
-    if request.param == "blas":
-        faiss.cvar.distance_compute_blas_threshold = 20
-    yield
-    faiss.cvar.distance_compute_blas_threshold = before
-
-
-@pytest.mark.usefixtures("blas")
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("features", [1, 2, 17, 512])
 @pytest.mark.parametrize(
@@ -396,7 +457,7 @@ def blas(request: pytest.FixtureRequest) -> Iterator[None]:
         _far_from_zero,
     ],
 )
-def test_hostile_rows_on_both_paths_of_faiss(hostile, features, metric) -> None:
+def test_hostile_rows(hostile, features, metric) -> None:
     """Neighbors lie as near as those of brute force, whatever float32 makes of them."""
     rows = hostile(features)
     full = _all_pairs(rows, metric)

@@ -1,4 +1,4 @@
-"""The lazy neighbors: labels, laziness, chunks, schedulers, refusals."""
+"""The neighbors: labels, chunks, schedulers, scratch folders, plans, refusals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from embedkit.analysis import neighbors as module
+from embedkit.analysis import exact_knn
 from embedkit.analysis.neighbors import neighbors
-from embedkit.errors import InputError
+from embedkit.errors import InputError, PlanError
 
 
 def test_shape_dtype_labels_and_attrs(blobs, as_images) -> None:
@@ -25,6 +25,7 @@ def test_shape_dtype_labels_and_attrs(blobs, as_images) -> None:
     assert {name: each.dims for name, each in nn.data_vars.items()} == {
         "indices": ("image", "neighbor"),
         "distances": ("image", "neighbor"),
+        "certified": ("image",),
     }
     assert (nn["indices"].dtype, nn["distances"].dtype) == (np.int64, np.float32)
     assert set(nn.coords) == {"image", "label", "status"}
@@ -33,12 +34,18 @@ def test_shape_dtype_labels_and_attrs(blobs, as_images) -> None:
     assert attrs["metric"] == "cosine"
     assert attrs["n_neighbors"] == 4
     assert attrs["source"] == "layer4"
+    assert attrs["exact"] is True
+    assert attrs["certified"] == 299 / 300  # one row is unreadable
+    assert attrs["threads"] >= 1
+    assert attrs["tile_rows"] >= 256
+    assert attrs["projected_mem"] > 0
+    assert isinstance(nn["indices"].data, np.ndarray)
 
 
 def test_equals_sklearn(blobs, as_images) -> None:
     """Readable rows have sklearn's neighbors; the unreadable row has none."""
     rows, labels = blobs
-    nn = neighbors(as_images(rows, labels, chunk=100), n_neighbors=6).compute()
+    nn = neighbors(as_images(rows, labels, chunk=100), n_neighbors=6)
     kept = np.delete(np.arange(300), 7)
     tree = NearestNeighbors(n_neighbors=6, algorithm="brute").fit(
         rows[kept].astype(float)
@@ -50,21 +57,100 @@ def test_equals_sklearn(blobs, as_images) -> None:
     assert np.isnan(nn["distances"].values[7]).all()
 
 
-@pytest.mark.parametrize("chunk", [None, 50])
-def test_building_computes_nothing(blobs, as_images, nothing_computes, chunk) -> None:
-    """In-memory and Dask-backed rows both give a lazy result, one task per chunk."""
-    with nothing_computes():
-        nn = neighbors(as_images(*blobs, chunk=chunk))
-    assert all(isinstance(each.data, da.Array) for each in nn.data_vars.values())
-    assert nn["indices"].data.numblocks == (6 if chunk else 1, 1)
+def test_certified_says_where_float32_was_proof(blobs, as_images) -> None:
+    """An unreadable row has no neighbors, hence no proof."""
+    nn = neighbors(as_images(blobs[0]))
+    np.testing.assert_array_equal(nn["certified"], np.arange(300) != 7)
 
 
-def test_lazy_columns_stay_lazy(blobs, as_images, nothing_computes) -> None:
+def test_lazy_columns_stay_lazy(blobs, as_images) -> None:
     """A coordinate that is not loaded is carried on as it is."""
     x = as_images(blobs[0]).assign_coords(uri=("image", da.zeros(300, chunks=30)))
+    assert isinstance(neighbors(x)["uri"].data, da.Array)
+
+
+def test_a_plan_runs_nothing(blobs, as_images, nothing_computes) -> None:
+    """It tells what the search takes, in numbers and in a sentence."""
     with nothing_computes():
-        nn = neighbors(x)
-    assert isinstance(nn["uri"].data, da.Array)
+        plan = neighbors(as_images(*blobs, chunk=50), plan_only=True)
+    assert (plan.n_images, plan.features, plan.n_neighbors) == (300, 16, 15)
+    assert plan.projected_mem > 0
+    assert "15 exact neighbors of 300 images of 16 features" in plan.describe()
+
+
+def test_too_little_memory_is_told_before_anything_runs(
+    blobs, as_images, nothing_computes
+) -> None:
+    """With what it takes, and what may be done."""
+    with (
+        nothing_computes(),
+        pytest.raises(PlanError, match=r"take .* may take 2 MB: raise memory_limit"),
+    ):
+        neighbors(as_images(*blobs, chunk=50), memory_limit="2MB")
+
+
+def test_queries_keep_their_own_labels(blobs, as_images) -> None:
+    """The result is theirs; a copy finds its original."""
+    x = as_images(blobs[0])
+    nn = neighbors(x, queries=x[10:40].chunk(image=7), n_neighbors=2)
+    assert nn["image"].values.tolist() == [f"img{i:04d}" for i in range(10, 40)]
+    np.testing.assert_array_equal(nn["indices"][:, 0], np.arange(10, 40))
+    assert (nn["distances"][:, 0] == 0).all()
+
+
+def test_queries_of_another_layer_are_refused(blobs, as_images) -> None:
+    """The message names both widths."""
+    x = as_images(blobs[0])
+    with pytest.raises(InputError, match=r"queries of 5 features for rows of 16"):
+        neighbors(x, queries=x[:, :5])
+
+
+def test_more_neighbors_of_queries_than_images(blobs, as_images) -> None:
+    """All images can be neighbors, and no more."""
+    x = as_images(blobs[0])[:20]
+    assert neighbors(x, queries=x, n_neighbors=20).sizes["neighbor"] == 20
+    with pytest.raises(InputError, match=r"for 20 images; choose 1 to 20"):
+        neighbors(x, queries=x, n_neighbors=21)
+
+
+@pytest.mark.parametrize("recall", [0.0, 0.5, 1.1])
+def test_recall_is_all(blobs, as_images, recall) -> None:
+    """The search is exact."""
+    with pytest.raises(InputError, match=rf"recall={recall}; choose"):
+        neighbors(as_images(blobs[0]), recall=recall)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (4, 2**20 + 1)])
+def test_too_few_or_many_features(shape) -> None:
+    """The message names the bounds."""
+    x = xr.DataArray(np.zeros(shape, np.float16), dims=("image", "feature"))
+    with pytest.raises(InputError, match=rf"rows of {shape[1]} features; choose"):
+        neighbors(x, n_neighbors=1)
+
+
+def test_a_temporary_folder_is_removed(blobs, as_images, tmp_path) -> None:
+    """Where Dask has its temporary files."""
+    with dask.config.set({"temporary-directory": str(tmp_path)}):
+        neighbors(as_images(blobs[0]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_folder_holds_what_is_finished(
+    blobs, as_images, tmp_path, monkeypatch
+) -> None:
+    """The same call takes it from there, another call does not; the rest is gone."""
+    x = as_images(blobs[0])
+    first = neighbors(x, scratch=tmp_path)
+    kept = sorted(each.name for each in tmp_path.glob("neighbors-*/*"))
+    assert kept == ["near-0.npy"]
+
+    def refuse(*_args: object) -> None:
+        raise AssertionError("multiplied again")
+
+    monkeypatch.setattr(exact_knn, "pair_bands", refuse)
+    xr.testing.assert_identical(first, neighbors(x.chunk(image=9), scratch=tmp_path))
+    with pytest.raises(AssertionError, match="multiplied again"):
+        neighbors(x, scratch=tmp_path, n_neighbors=4)
 
 
 def test_a_column_with_the_name_of_a_result_is_renamed(blobs, as_images) -> None:
@@ -86,36 +172,35 @@ def test_a_column_with_the_name_of_a_result_is_renamed(blobs, as_images) -> None
 )
 def test_same_bytes_for_any_chunks(blobs, as_images, cuts, metric) -> None:
     """Chunks decide who computes what, never the values."""
-    whole = neighbors(as_images(blobs[0]), metric=metric).compute(scheduler="sync")
+    with dask.config.set(scheduler="sync"):
+        whole = neighbors(as_images(blobs[0]), metric=metric)
     edges = [0, *sorted(cuts), 300]
     x = as_images(blobs[0]).chunk(image=tuple(np.diff(edges).tolist()))
-    parts = neighbors(x, metric=metric).compute(scheduler="sync")
-    for name in ("indices", "distances"):
+    with dask.config.set(scheduler="threads"):
+        parts = neighbors(x, metric=metric)
+    for name in ("indices", "distances", "certified"):
         assert parts[name].values.tobytes() == whole[name].values.tobytes()
 
 
-def test_rows_in_memory_are_cut_too(blobs, as_images, monkeypatch) -> None:
-    """Large arrays in memory become several tasks, with equal results."""
-    whole = neighbors(as_images(blobs[0])).compute()
-    monkeypatch.setattr(module, "_ROWS_PER_TASK", 128)
-    parts = neighbors(as_images(blobs[0]))
-    assert parts["indices"].data.chunks[0] == (128, 128, 44)
-    xr.testing.assert_identical(whole, parts.compute())
-
-
-def test_same_result_on_every_scheduler(blobs, as_images, client) -> None:
+def test_same_result_on_every_scheduler(blobs, as_images, request) -> None:
     """Synchronous, threaded and distributed agree to the byte."""
-    nn = neighbors(as_images(*blobs, chunk=64))
-    results = [nn.compute(scheduler=each) for each in ("sync", "threads", client)]
+    x = as_images(*blobs, chunk=64)
+    results = []
+    for name in ("sync", "threads"):
+        with dask.config.set(scheduler=name):
+            results.append(neighbors(x))
+    request.getfixturevalue("client")  # which the other two would have used as well
+    results.append(neighbors(x))
     for other in results[1:]:
-        xr.testing.assert_identical(results[0], other)
+        for name in results[0].data_vars:
+            assert results[0][name].values.tobytes() == other[name].values.tobytes()
 
 
 def test_half_precision(blobs, as_images) -> None:
     """float16 rows are searched as the numbers they are."""
     rows = blobs[0].astype(np.float16)
-    half = neighbors(as_images(rows), n_neighbors=3).compute()
-    double = neighbors(as_images(rows.astype(np.float64)), n_neighbors=3).compute()
+    half = neighbors(as_images(rows), n_neighbors=3)
+    double = neighbors(as_images(rows.astype(np.float64)), n_neighbors=3)
     xr.testing.assert_identical(half, double)
 
 
@@ -151,20 +236,9 @@ def test_wrong_metric(blobs, as_images) -> None:
 def test_distances_beyond_float32_are_infinite() -> None:
     """float64 rows too far apart for float32 keep their order, without a warning."""
     x = xr.DataArray(np.array([[0.0], [1e100], [3e100]]), dims=("image", "feature"))
-    nn = neighbors(x, n_neighbors=2).compute()
+    nn = neighbors(x, n_neighbors=2)
     np.testing.assert_array_equal(nn["indices"], [[1, 2], [0, 2], [1, 0]])
     assert np.isinf(nn["distances"]).all()
-
-
-def test_one_task_per_chunk(blobs, as_images) -> None:
-    """The task graph stays small: a search per chunk, not a pair of chunks."""
-    nn = neighbors(as_images(blobs[0], chunk=30))
-    searches = [
-        key
-        for key in dask.base.collections_to_expr(nn).__dask_graph__()
-        if "neighbors_of_rows" in str(key)
-    ]
-    assert len([key for key in searches if isinstance(key, str)]) <= 30
 
 
 @pytest.mark.parametrize("n_neighbors", [2.5, 3.0, True, "3", None])

@@ -123,10 +123,10 @@ def test_copies_get_distinct_places(as_images) -> None:
 
 
 def test_building_computes_nothing(blobs, as_images, nothing_computes) -> None:
-    """From rows to map without a computation."""
-    x = as_images(*blobs, chunk=50)
+    """From neighbors to map without a computation."""
+    nn = neighbors(as_images(*blobs, chunk=50))
     with nothing_computes():
-        xy = project(neighbor_graph(neighbors(x)))
+        xy = project(neighbor_graph(nn))
     assert isinstance(xy.data, da.Array)
     assert xy.shape == (300, 2)
 

@@ -20,11 +20,11 @@ from embedkit.analysis.ivf_lists import survey
 from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
 from embedkit.analysis.pair_distances import Floats
+from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.subset_search import ranked, search_subset
 from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import InputError
-from embedkit.tasks import run_tasks
 
 _NEW = 4096  # new rows searched for together
 _TASK = 2**23  # entries of old rows per task
@@ -93,7 +93,7 @@ def append_neighbors(
             (rows, space, folder, part.start, part.stop, first)
             for part in parts(first, rows.shape[1], entries=_TASK)
         ]
-        for task, found in run_tasks(_updated, tasks, name="append neighbors"):
+        for task, found in run_shared(_updated, tasks, name="append neighbors"):
             part = slice(task[3], task[4])
             near[part], ids[part] = found
     with np.errstate(over="ignore"):  # beyond 3e38 a float32 distance is infinite

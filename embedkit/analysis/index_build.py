@@ -20,10 +20,10 @@ from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import EXACT, Recall, estimate, near_shares, spread_sample
+from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import RecallNotReached
-from embedkit.tasks import run_tasks
 
 _SETS = 3  # one to tune on, two to check on
 _MARGIN = 0.997  # level when tuning, so that the check passes at its own
@@ -95,7 +95,7 @@ def make(
         return Made(searcher, Effort(), EXACT, float("nan"))
     rows = np.flatnonzero(usable & ~null)
     rng = np.random.default_rng((seed, 3))
-    count = min(_truth_rows(recall), len(rows) // (4 * _SETS))
+    count = min(_truth_rows(recall), len(rows) // (2 * _SETS))
     aside = spread_sample(rows, _SETS * count, rng=rng)
     kept = np.setdiff1d(rows, aside)
     template = _template(spool, space, choice, kept, seed=seed)
@@ -164,7 +164,7 @@ def _filled(
         for start in range(0, len(rows), choice.shard_rows)
     ]
     made = {
-        task[3]: path for task, path in run_tasks(_shard, tasks, name="fill shards")
+        task[3]: path for task, path in run_shared(_shard, tasks, name="fill shards")
     }
     return tuple(made[task[3]] for task in tasks)
 

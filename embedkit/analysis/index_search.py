@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from dask.system import CPU_COUNT
 
 from embedkit.analysis import faiss_adapter
 from embedkit.analysis.index_rows import Rows
@@ -52,6 +53,8 @@ class Searcher:
         Rows that were not removed and are finite.
     zeros : ndarray of int64
         All-zero rows under cosine, which no part holds.
+    threads : int
+        To measure distances with.
     """
 
     parts: tuple[Any, ...]
@@ -59,6 +62,7 @@ class Searcher:
     rows: Rows
     alive: npt.NDArray[np.bool_]
     zeros: Ids
+    threads: int = CPU_COUNT
 
     def answer(
         self, queries: Floats, query_ids: Ids, *, k: int, effort: Effort
@@ -138,7 +142,9 @@ class Searcher:
     ) -> tuple[Float64s, Ids]:
         ids = np.where(candidates == query_ids[:, None], -1, candidates)
         k, metric = best[0].shape[1], self.space.metric
-        found = ranked(queries, self.rows.take, ids, k=k, metric=metric)
+        found = ranked(
+            queries, self.rows.take, ids, k=k, metric=metric, threads=self.threads
+        )
         return merge_nearest(best, found, k=k)
 
 

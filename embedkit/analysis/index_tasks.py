@@ -15,7 +15,7 @@ from embedkit.analysis import faiss_adapter
 from embedkit.analysis.index_search import Effort, Searcher
 from embedkit.analysis.ivf_space import Floats
 from embedkit.analysis.merge import Float64s, Ids, nothing_found
-from embedkit.tasks import run_tasks
+from embedkit.analysis.share import run_shared
 
 MANY = 2**15
 """Queries from which sending the index to workers pays (chosen)."""
@@ -55,12 +55,14 @@ def search_many(
     folder = home / f"search-{uuid.uuid4().hex}"
     folder.mkdir()
     parts = tuple(_as_file(part, folder, i) for i, part in enumerate(searcher.parts))
-    (folder / "searcher").write_bytes(pickle.dumps(replace(searcher, parts=parts)))
+    (folder / "searcher").write_bytes(
+        pickle.dumps(replace(searcher, parts=parts, threads=1))
+    )
     np.save(folder / "queries.npy", queries)
     np.save(folder / "ids.npy", query_ids)
     near, ids = nothing_found(len(queries), k)
     tasks = [(folder, at, k, effort) for at in range(0, len(queries), _BATCH)]
-    for (_, at, *_), found in run_tasks(_answer, tasks, name="search"):
+    for (_, at, *_), found in run_shared(_answer, tasks, name="search"):
         near[at : at + _BATCH], ids[at : at + _BATCH] = found
     for file in folder.iterdir():
         file.unlink()

@@ -16,8 +16,8 @@ from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import spread_sample
 from embedkit.analysis.rows import usable_rows
+from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
-from embedkit.tasks import run_tasks
 
 _ROUNDS = 6  # of k-means; more of them change recall by less than its interval
 _TRAIN = 32  # rows per list to train on
@@ -168,7 +168,7 @@ def _over_rows(
     """Run `work` over blocks of rows, in order, so that sums are reproducible."""
     cuts = list(parts(*spool.shape, entries=_TASK))
     tasks = [(work, spool, space, folder, part.start, part.stop) for part in cuts]
-    found = {args[4]: got for args, got in run_tasks(_one_block, tasks, name=name)}
+    found = {args[4]: got for args, got in run_shared(_one_block, tasks, name=name)}
     return [(part, found[part.start]) for part in cuts]
 
 
@@ -272,7 +272,7 @@ def _train(
 def _round(centroids: Float32s, folder: Path, shape: tuple[int, ...]) -> Float32s:
     """Move every centroid to the mean of its rows; an empty one to a row far from its own."""
     cuts = [(folder, part.start, part.stop) for part in parts(*shape)]
-    done = dict(run_tasks(_sums, cuts, name="train centroids"))
+    done = dict(run_shared(_sums, cuts, name="train centroids"))
     total, size = np.zeros(centroids.shape), np.zeros(len(centroids), np.int64)
     far: list[tuple[float, int]] = []
     for cut in cuts:

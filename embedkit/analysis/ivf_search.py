@@ -24,10 +24,10 @@ from embedkit.analysis.recall import (
     found_shares,
     spread_sample,
 )
+from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import RecallNotReached
-from embedkit.tasks import run_tasks
 
 _TILE = 2048  # queries per task at most: one crowded list may have any number
 _TRIES = 4
@@ -212,11 +212,15 @@ class _Search:
 
     def _fewest(self, known: list[_Sample], every: int) -> int:
         """Return the fewest lists that leave the check a margin on the known rows."""
+        rows = sum(len(each.rows) for each in known)
+        # So few rows may not be able to say more: then all they have to be right.
+        perfect = self._estimate(np.ones(rows), level=_MARGIN).low
+        wanted = min(self.recall, perfect)
         low, high = 1, every
         while low < high:
             middle = (low + high) // 2
             shares = np.concatenate([each.shares(middle) for each in known])
-            if self._estimate(shares, level=_MARGIN).low >= self.recall:
+            if self._estimate(shares, level=_MARGIN).low >= wanted:
                 high = middle
             else:
                 low = middle + 1
@@ -241,7 +245,7 @@ class _Search:
             for number in range(len(self.tiles.ranks))
             for start in range(int(cuts[number]), int(cuts[number + 1]), _TILE)
         ]
-        for task, found in run_tasks(search_tile, tasks, name="search lists"):
+        for task, found in run_shared(search_tile, tasks, name="search lists"):
             rows = order[task[2] : task[3]]
             near[rows], ids[rows], certified[rows] = found
         for alike in np.array_split(np.flatnonzero(self.asked.alike), 1):

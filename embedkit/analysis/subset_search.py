@@ -9,6 +9,7 @@ can be as near as its last neighbor. Every other query is compared with all rows
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +132,7 @@ def ranked(
     *,
     k: int,
     metric: Metric,
+    threads: int = 1,
 ) -> tuple[Float64s, Ids]:
     """Measure candidates in float64, order them by (distance, number), cut to `k`.
 
@@ -143,6 +145,8 @@ def ranked(
         Row numbers, -1 for none.
     k : int
     metric : {"euclidean", "cosine", "inner_product"}
+    threads : int, default 1
+        To measure with.
 
     Returns
     -------
@@ -153,13 +157,21 @@ def ranked(
     """
     near = np.full(candidates.shape, np.nan)
     height = max(1, _PAIRS // max(1, candidates.shape[1] * queries.shape[1]))
-    for start in range(0, len(queries), height):
-        part = slice(start, start + height)
-        found = candidates[part]  # (q, C)
+
+    def fill(start: int) -> None:
+        found = candidates[start : start + height]  # (q, C)
         row, column = np.nonzero(found >= 0)  # (P,)
         others = lift(take(found[row, column]), metric)
         asked = lift(queries[start + row], metric)
         near[start + row, column] = pair_distances(asked, others, metric)
+
+    starts = range(0, len(queries), height)
+    if threads > 1 and len(starts) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, starts))
+    else:
+        for start in starts:
+            fill(start)
     # what does not fit into a float64 is no distance
     some = (candidates >= 0) & np.isfinite(near)
     answer = np.where(some, near, np.nan), np.where(some, candidates, -1)

@@ -8,9 +8,9 @@ import numpy as np
 
 from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
+from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.subset_search import search_subset
-from embedkit.tasks import run_tasks
 
 _TASK = 2**23  # entries per task: 32 MiB of float32, lifted piece by piece
 
@@ -56,7 +56,7 @@ def true_neighbors(
         for part in parts(*spool.shape, entries=_TASK)
     ]
     best = nothing_found(len(queries), k)
-    for _, found in run_tasks(_in_block, tasks, name="exact truth"):
+    for _, found in run_shared(_in_block, tasks, name="exact truth"):
         best = merge_nearest(best, found, k=k)
     return best
 

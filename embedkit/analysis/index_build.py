@@ -245,7 +245,7 @@ def _ladder(searcher: Searcher, choice: Choice) -> list[Effort]:
     least = 1 if choice.kind != "hnsw" else 8
     count = int(np.ceil(np.log(most / least) / np.log(1.08))) + 1
     steps = np.unique(np.round(np.geomspace(least, most, count)).astype(int))
-    spare = {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 4)
+    spare = {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 2)
     return [Effort(int(step), spare) for step in steps]
 
 

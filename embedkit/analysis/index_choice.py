@@ -34,6 +34,8 @@ class Choice:
         Inverted lists, 0 for kinds without.
     code_bytes : int
         Bytes of a product code, 0 for kinds without.
+    n_train : int
+        Rows to train on, as many as memory allows.
     """
 
     kind: Kind
@@ -42,11 +44,7 @@ class Choice:
     shard_rows: int
     n_lists: int = 0
     code_bytes: int = 0
-
-    @property
-    def n_train(self) -> int:
-        """Rows to train on."""
-        return max(_PER_LIST * self.n_lists, 256 * 40 if self.code_bytes else 0)
+    n_train: int = 0
 
 
 def choose(
@@ -83,6 +81,8 @@ def choose(
     if n_rows <= _FLAT and sharded is not True:
         return Choice("flat", sharded=False, nbytes=0, shard_rows=n_rows)
     lists = max(1, min(int(4 * np.sqrt(n_rows)), n_rows // 40))
+    room = memory_limit // (8 * features)  # the sample, and a copy of it
+    n_train = max(lists, min(_PER_LIST * lists, room))
     if sharded is not True:
         for kind, width, code in _kinds(features):
             nbytes = int(n_rows * (width + _ID) + lists * features * 4)
@@ -95,6 +95,7 @@ def choose(
                     shard_rows=n_rows,
                     n_lists=n_lists,
                     code_bytes=code,
+                    n_train=n_train,
                 )
         if sharded is False:
             raise PlanError(
@@ -106,7 +107,12 @@ def choose(
     rows = min(n_rows, max(1024, memory_limit // (3 * (4 * features + _ID))))
     nbytes = rows * (4 * features + _ID)
     return Choice(
-        "ivf_flat", sharded=True, nbytes=nbytes, shard_rows=rows, n_lists=lists
+        "ivf_flat",
+        sharded=True,
+        nbytes=nbytes,
+        shard_rows=rows,
+        n_lists=lists,
+        n_train=n_train,
     )
 
 

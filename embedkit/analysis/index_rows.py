@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from embedkit.analysis.merge import Ids
@@ -11,30 +9,34 @@ from embedkit.analysis.pair_distances import Floats
 from embedkit.analysis.spool import Spool
 
 
-@dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows numbered through several files.
+    """Rows numbered through several files, whose memory maps it keeps open.
 
-    Attributes
+    Parameters
     ----------
     files : tuple of Spool
         At least one; all have the same features.
     """
 
-    files: tuple[Spool, ...]
+    def __init__(self, files: tuple[Spool, ...]) -> None:
+        self.files = files
+        self._maps = [each.rows for each in files]
+        self._ends = np.cumsum([each.shape[0] for each in files])
+
+    def __reduce__(self) -> tuple[type[Rows], tuple[tuple[Spool, ...]]]:
+        return Rows, (self.files,)
 
     def __len__(self) -> int:
-        return sum(each.shape[0] for each in self.files)
+        return int(self._ends[-1])
 
     def take(self, ids: Ids) -> Floats:
         """Return rows by number, in any order, shape (M, F)."""
         if len(self.files) == 1:
-            return np.asarray(self.files[0].rows[ids])
-        ends = np.cumsum([each.shape[0] for each in self.files])
-        where = np.searchsorted(ends, ids, side="right")
-        dtype = np.result_type(*[each.dtype for each in self.files])
+            return np.asarray(self._maps[0][ids])
+        where = np.searchsorted(self._ends, ids, side="right")
+        dtype = np.result_type(*[each.dtype for each in self._maps])
         out = np.empty((len(ids), self.files[0].shape[1]), dtype)
-        for number, each in enumerate(self.files):
+        for number, rows in enumerate(self._maps):
             here = where == number
-            out[here] = each.rows[ids[here] - (ends[number] - each.shape[0])]
+            out[here] = rows[ids[here] - (self._ends[number] - len(rows))]
         return out

@@ -34,7 +34,7 @@ class Effort:
     """
 
     breadth: int = 1
-    spare: int = 4
+    spare: int = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,8 @@ class Searcher:
         self, queries: Floats, query_ids: Ids, k: int, effort: Effort
     ) -> tuple[Float64s, Ids]:
         points = self.space.queries(queries).astype(np.float32)
-        fetch = k + effort.spare + 1  # one for the query itself
+        itself = bool((query_ids >= 0).any())
+        fetch = k + effort.spare + itself
         best = nothing_found(len(queries), k)
         for part in self.parts:
             index = _opened(part) if isinstance(part, Path) else part

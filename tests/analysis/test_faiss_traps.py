@@ -118,6 +118,7 @@ def test_near_copies_are_told_apart():
     assert (others["indices"].values == exact["indices"].values).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hnsw", "ivf_flat", "sharded"])
 def test_near_copies_are_measured_in_float64(kind):
     """Also an approximate index finds a row at distance 0 and its copies beside it."""

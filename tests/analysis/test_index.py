@@ -153,6 +153,7 @@ def test_zero_rows_are_found_under_cosine():
     assert (found["distances"].values[0, :2] == 1).all()
 
 
+@pytest.mark.slow
 def test_product_codes_are_measured_again(wrapped):
     """Where only codes fit, many candidates are compared in float64."""
     rng = np.random.default_rng(0)

@@ -32,9 +32,7 @@ def test_files_can_be_asked_for_and_refused():
     """True makes them where they are not needed, False never."""
     assert choose(100, 8, memory_limit=MB, sharded=True).sharded
     assert choose(100_000, 512, memory_limit=300 * MB, sharded=True).sharded
-    with pytest.raises(
-        PlanError, match=r"100000 rows of 512 .* product codes need \d+"
-    ):
+    with pytest.raises(PlanError, match=r"100000 rows of 512 .*product codes need \d+"):
         choose(100_000, 512, memory_limit=MB, sharded=False)
 
 

@@ -39,13 +39,21 @@ def _sets():
     plain = rng.normal(size=(300, 8))
     copies = plain[rng.integers(0, 9, 300)]
     close = 250 + plain[rng.integers(0, 30, 300)] + 1e-7 * rng.normal(size=(300, 8))
+    closer = 250 + plain[rng.integers(0, 3, 300)] + 1e-7 * rng.normal(size=(300, 8))
+    closer[100:110] = closer[3]
     holes = plain.copy()
     holes[[3, 50]], holes[7], holes[[9, 10, 11]] = np.nan, np.inf, 0
-    return {"plain": plain, "copies": copies, "close": close, "holes": holes}
+    return {
+        "plain": plain,
+        "copies": copies,
+        "close": close,
+        "closer": closer,
+        "holes": holes,
+    }
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("name", ["plain", "copies", "close", "holes"])
+@pytest.mark.parametrize("name", ["plain", "copies", "close", "closer", "holes"])
 def test_equals_brute_force(name, metric):
     """Ids and distances are those of float64, ties by row number, for any data."""
     rows = _sets()[name]

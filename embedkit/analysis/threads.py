@@ -63,8 +63,9 @@ def task_threads(slots: int) -> int:
 def limited_threads(slots: int) -> Iterator[None]:
     """Give BLAS the threads of a task, also where a nanny left it only one.
 
-    BLAS keeps one number for the process: the first of several tasks sets it and the last
-    one puts it back.
+    Some builds of BLAS keep one number for the process and some one for each thread, so
+    every task sets it. Leaving, a task puts back what it found, and the last of several
+    what the first one found.
 
     Parameters
     ----------
@@ -73,13 +74,14 @@ def limited_threads(slots: int) -> Iterator[None]:
     """
     global _inside, _limits
     with _lock:
+        mine = threadpool_limits(task_threads(slots))
+        _limits = _limits if _inside else mine
         _inside += 1
-        if _inside == 1:
-            _limits = threadpool_limits(task_threads(slots))
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
+            mine.restore_original_limits()
             if not _inside:
                 _limits.restore_original_limits()

@@ -186,7 +186,7 @@ def _band(asked: int, features: int, tile: int, *, workers: int, single: bool) -
         return tile
     tiles = -(-asked // tile)
     wide = math.isqrt(int(TASK_FLOPS / (2.0 * features * tile * tile))) or 1
-    wide = max(1, min(wide, tiles, 16))
+    wide = max(1, min(wide, tiles, 8))
     while wide > 1 and (bands := -(-tiles // wide)) * (bands + 1) // 2 < 8 * workers:
         wide -= 1
     return tile * max(wide, -(-tiles // MOST_BANDS))
@@ -194,7 +194,9 @@ def _band(asked: int, features: int, tile: int, *, workers: int, single: bool) -
 
 def _candidates(n_images: int, need: int, sample: int) -> int:
     """Return the candidates of a row that the bound lets through, at most about."""
-    return 16 * need + 256 if not sample else 2 * need * -(-n_images // sample)
+    if not sample:
+        return 16 * need + 256
+    return 16 + need * (-(-n_images // sample) + 1)
 
 
 def _task(
@@ -204,8 +206,8 @@ def _task(
     rows = 4 * 4 * tile * (features + 2)  # two tiles, one turned, one being read
     scores = tile * tile * (4 + 1)
     candidates = band * _candidates(n_images, need, sample) * _RECORD
-    pairs = rows + scores + 4 * candidates
-    finish = 4 * band * (features + 2) + 6 * candidates
+    pairs = rows + scores + 3 * candidates
+    finish = 4 * band * (features + 2) + 5 * candidates
     return max(pairs, finish) + _BLOCKS
 
 

@@ -26,7 +26,10 @@ from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import RecallNotReached
 
 _SETS = 3  # one to tune on, two to check on
-_MARGIN = 0.997  # level when tuning, so that the check passes at its own
+_MARGINS = (0.97, 0.999)
+"""Levels when tuning, so that the check passes at its own: first with little to spare,
+because effort costs every later search, then almost surely."""
+
 _TIE = 1e-6  # how much further than the last true neighbor is as good
 _ADD = 2**22  # entries added together
 _REACH = 1.5  # room for longer rows that are added later
@@ -122,7 +125,7 @@ def make(
 
 def _truth_rows(recall: float) -> int:
     """How many rows tell `recall` from 1: some tens of misses are to be expected."""
-    return int(np.clip(round(10 / (1 - recall)), 500, 5000))
+    return int(np.clip(round(20 / (1 - recall)), 500, 5000))
 
 
 def _template(
@@ -281,7 +284,7 @@ class Tuner:
         sets = [every[start::_SETS] for start in range(_SETS)]
         known = sets[0]
         for number, check in enumerate(sets[1:], start=1):
-            effort = self._least(known)
+            effort = self._least(known, _MARGINS[number - 1])
             found, speed = self._check(effort, check)
             if found.low >= self.recall:
                 return effort, found, speed
@@ -302,14 +305,12 @@ class Tuner:
         error.recall = (found.value, found.low, found.high)
         raise error
 
-    def _least(self, known: Ids) -> Effort:
+    def _least(self, known: Ids, level: float) -> Effort:
         """Return the least effort that leaves the check a margin on the known rows."""
 
         def enough(step: int) -> bool:
             shares = self._shares(self.ladder[step], known)
-            return (
-                estimate(shares, population=_OUTSIDE, level=_MARGIN).low >= self.recall
-            )
+            return estimate(shares, population=_OUTSIDE, level=level).low >= self.recall
 
         return self.ladder[_first(enough, len(self.ladder))]
 

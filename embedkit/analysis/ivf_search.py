@@ -248,8 +248,8 @@ class _Search:
         for task, found in run_shared(search_tile, tasks, name="search lists"):
             rows = order[task[2] : task[3]]
             near[rows], ids[rows], certified[rows] = found
-        for alike in np.array_split(np.flatnonzero(self.asked.alike), 1):
-            near[alike], ids[alike] = self._alike(job, alike)
+        alike = np.flatnonzero(self.asked.alike)
+        near[alike], ids[alike] = self._alike(job, alike)
         return near, ids, certified
 
     def _alike(self, job: Job, rows: Ids) -> tuple[Float64s, Ids]:

@@ -48,7 +48,6 @@ from embedkit.tasks import run_tasks
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 _AGAIN = 256  # rows of a task that searches in float64
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +219,7 @@ def _has(folder: Path, name: str) -> bool:
 def _sampled(todo: Search, size: int) -> Side:
     """Save some prepared rows as a side of their own, the same ones in every run."""
     sample = replace(todo.base, name="sample", size=min(size, todo.base.size))
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(0)
     places = np.sort(rng.choice(todo.base.size, sample.size, replace=False))
     width = todo.base.spool.shape[1] + 2
     prepared = np.memmap(

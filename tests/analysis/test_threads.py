@@ -66,7 +66,7 @@ def test_tasks_at_once_leave_blas_as_it_was(monkeypatch):
         leave.set()
         other.join()
         assert of_blas() == {1}
-    assert {2} in seen
+    assert any(2 in each for each in seen)  # other libraries may bring another BLAS
 
 
 def test_an_error_gives_the_threads_back(monkeypatch):

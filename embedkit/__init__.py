@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from embedkit import view as pl
     from embedkit.analysis.agreement import adjusted_rand, neighbor_accuracy
+    from embedkit.analysis.append import append_neighbors
     from embedkit.analysis.cluster import cluster
     from embedkit.analysis.communities import communities, modularity
     from embedkit.analysis.graph import adjacency, neighbor_graph
+    from embedkit.analysis.index import Index, build_index, open_index
     from embedkit.analysis.neighbors import neighbors
     from embedkit.analysis.probe import probe
     from embedkit.analysis.project import project
@@ -33,10 +35,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ImageSet": "embedkit.images.imageset",
+    "Index": "embedkit.analysis.index",
     "Network": "embedkit.networks.network",
     "Store": "embedkit.store.store",
     "adjacency": "embedkit.analysis.graph",
     "adjusted_rand": "embedkit.analysis.agreement",
+    "append_neighbors": "embedkit.analysis.append",
+    "build_index": "embedkit.analysis.index",
     "cluster": "embedkit.analysis.cluster",
     "communities": "embedkit.analysis.communities",
     "connect": "embedkit.deploy.connect",
@@ -49,6 +54,7 @@ _HOME = {
     "neighbor_graph": "embedkit.analysis.graph",
     "neighbors": "embedkit.analysis.neighbors",
     "open_images": "embedkit.images.open",
+    "open_index": "embedkit.analysis.index",
     "open_store": "embedkit.store.store",
     "pl": "embedkit.view",
     "probe": "embedkit.analysis.probe",
@@ -59,10 +65,13 @@ _HOME = {
 
 __all__ = [
     "ImageSet",
+    "Index",
     "Network",
     "Store",
     "adjacency",
     "adjusted_rand",
+    "append_neighbors",
+    "build_index",
     "cluster",
     "communities",
     "connect",
@@ -75,6 +84,7 @@ __all__ = [
     "neighbor_graph",
     "neighbors",
     "open_images",
+    "open_index",
     "open_store",
     "pl",
     "probe",

@@ -13,6 +13,7 @@
     │   └── NotInStore (KeyError)       it has no layer or result of that name
     ├── PlanError (ValueError)          what was asked cannot fit into the memory there is
     ├── TaskError (RuntimeError)        workers died of a task, or the scheduler is gone
+    ├── RecallNotReached                an approximate search finds less than was asked
     └── MissingDependencyError (ImportError)
 
 Catch `EmbedkitError` to catch them all. Every message says what was asked, what was
@@ -78,6 +79,18 @@ class PlanError(EmbedkitError, ValueError):
 
 class TaskError(EmbedkitError, RuntimeError):
     """Workers died of a task again and again, or the scheduler is gone."""
+
+
+class RecallNotReached(EmbedkitError):
+    """An approximate search finds fewer of the exact neighbors than were asked for.
+
+    Attributes
+    ----------
+    recall : tuple of float
+        What was measured, and the ends of its 95 % interval.
+    """
+
+    recall: tuple[float, float, float] | None = None
 
 
 class MissingDependencyError(EmbedkitError, ImportError):

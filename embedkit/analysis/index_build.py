@@ -1,0 +1,243 @@
+"""Making a search index: trained on rows from all over, tuned on rows left out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedkit.analysis import faiss_adapter
+from embedkit.analysis.index_choice import Choice
+from embedkit.analysis.index_rows import Rows
+from embedkit.analysis.index_search import Effort, Searcher
+from embedkit.analysis.index_tune import SETS, Tuner
+from embedkit.analysis.ivf_lists import survey
+from embedkit.analysis.ivf_space import Space, parts
+from embedkit.analysis.merge import Ids
+from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.recall import EXACT, Recall, spread_sample
+from embedkit.analysis.share import run_shared
+from embedkit.analysis.spool import Spool
+from embedkit.analysis.truth import true_neighbors
+
+_ADD = 2**22  # entries added together
+_REACH = 1.5  # room for longer rows that are added later
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """A tuned index.
+
+    Attributes
+    ----------
+    searcher : Searcher
+    effort : Effort
+    recall : Recall
+    queries_per_second : float
+        Of the check, in one batch, NaN where nothing was measured.
+    """
+
+    searcher: Searcher
+    effort: Effort
+    recall: Recall
+    queries_per_second: float
+
+
+def make(
+    spool: Spool,
+    choice: Choice,
+    *,
+    metric: Metric,
+    k: int,
+    recall: float,
+    seed: int,
+    folder: Path,
+) -> Made:
+    """Make an index over the rows of a file.
+
+    Rows to tune and check on are left out until both are done, so that they are to the
+    index what a new image is.
+
+    Parameters
+    ----------
+    spool : Spool
+    choice : Choice
+    metric : {"euclidean", "cosine", "inner_product"}
+    k : int
+        Neighbors that `recall` is about.
+    recall : float
+    seed : int
+    folder : Path
+        For files of this index; all workers reach it.
+
+    Returns
+    -------
+    Made
+
+    Raises
+    ------
+    RecallNotReached
+        When the most effort leaves the lower end of the interval below `recall`.
+    """
+    usable, null, space = survey(spool, metric=metric)
+    space = replace(space, reach=_REACH * space.reach)
+    searcher = Searcher((), space, Rows((spool,)), usable, np.flatnonzero(null))
+    if choice.kind == "flat":
+        return Made(searcher, Effort(), EXACT, float("nan"))
+    rows = np.flatnonzero(usable & ~null)
+    rng = np.random.default_rng((seed, 3))
+    count = min(_truth_rows(recall), len(rows) // (2 * SETS))
+    aside = spread_sample(rows, SETS * count, rng=rng)
+    kept = np.setdiff1d(rows, aside)
+    template = _template(spool, space, choice, kept, seed=seed)
+    searcher = replace(
+        searcher, parts=_filled(spool, space, choice, template, kept, folder)
+    )
+    near, _ = true_neighbors(
+        spool.take(aside),
+        spool,
+        query_ids=np.full(len(aside), -1),
+        k=k,
+        space=space,
+        folder=folder,
+        leave_out=aside,
+    )
+    tuner = Tuner(searcher, spool, aside, near, k, recall, _ladder(searcher, choice))
+    effort, found, speed = tuner.tuned()
+    searcher = replace(
+        searcher,
+        parts=_completed(searcher.parts, spool, space, aside, folder, template),
+    )
+    return Made(searcher, effort, found, speed)
+
+
+def _truth_rows(recall: float) -> int:
+    """How many rows tell `recall` from 1: some tens of misses are to be expected."""
+    return int(np.clip(round(20 / (1 - recall)), 500, 5000))
+
+
+def _template(
+    spool: Spool, space: Space, choice: Choice, rows: Ids, *, seed: int
+) -> Any:
+    """Return an empty index, trained where its kind needs it."""
+    width = len(space.center) + (space.metric == "inner_product")
+    if choice.kind == "hnsw":
+        return faiss_adapter.graph_index(width)
+    rng = np.random.default_rng((seed, 4))
+    chosen = spread_sample(rows, choice.n_train, rng=rng)
+    return faiss_adapter.list_index(
+        _points(spool, space, chosen),
+        kind=choice.kind,
+        n_lists=min(choice.n_lists, len(chosen)),
+        code_bytes=choice.code_bytes,
+        seed=seed,
+    )
+
+
+def _points(spool: Spool, space: Space, rows: Ids) -> npt.NDArray[np.float32]:
+    cuts = parts(len(rows), spool.shape[1])
+    width = len(space.center) + (space.metric == "inner_product")
+    found = [space.points(spool.take(rows[cut])).astype(np.float32) for cut in cuts]
+    return np.concatenate([np.empty((0, width), np.float32), *found])
+
+
+def _filled(
+    spool: Spool, space: Space, choice: Choice, template: Any, rows: Ids, folder: Path
+) -> tuple[Any, ...]:
+    """Add rows: to the index itself, or to copies of it in files, one task each."""
+    if not choice.sharded:
+        add_rows(template, spool, space, rows)
+        return (template,)
+    faiss_adapter.write(template, folder / "empty.faiss")
+    np.save(folder / "kept.npy", rows)
+    tasks = [
+        (folder, spool, space, start, min(start + choice.shard_rows, len(rows)))
+        for start in range(0, len(rows), choice.shard_rows)
+    ]
+    made = {
+        task[3]: path for task, path in run_shared(_shard, tasks, name="fill shards")
+    }
+    return tuple(made[task[3]] for task in tasks)
+
+
+def _shard(folder: Path, spool: Spool, space: Space, start: int, stop: int) -> Path:
+    """Write the rows `start` to `stop` of those that are kept into a file of their own."""
+    rows = np.load(folder / "kept.npy", mmap_mode="r")[start:stop]
+    return write_shard(folder, spool, space, np.asarray(rows), name=f"{start:012d}")
+
+
+def write_shard(
+    folder: Path,
+    spool: Spool,
+    space: Space,
+    rows: Ids,
+    *,
+    name: str,
+    first: int = 0,
+    template: Path | None = None,
+) -> Path:
+    """Write an index file over some rows, with the lists that all files share.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the file goes.
+    spool : Spool
+    space : Space
+    rows : ndarray of int64
+        Their numbers in `spool`.
+    name : str
+        Of the file.
+    first : int, default 0
+        Number that row 0 of `spool` has in the index.
+    template : Path, optional
+        The trained, empty index; by default ``empty.faiss`` in `folder`.
+
+    Returns
+    -------
+    Path
+    """
+    index = faiss_adapter.read(template or folder / "empty.faiss")
+    add_rows(index, spool, space, rows, first=first)
+    path = folder / f"shard-{name}.faiss"
+    faiss_adapter.write(index, path)
+    return path
+
+
+def add_rows(
+    index: Any, spool: Spool, space: Space, rows: Ids, *, first: int = 0
+) -> None:
+    """Add rows of a file under their numbers, plus `first`, some at a time."""
+    for cut in parts(len(rows), spool.shape[1], entries=_ADD):
+        some = rows[cut]
+        faiss_adapter.add(index, _points(spool, space, some), some + first)
+
+
+def _completed(
+    made: tuple[Any, ...],
+    spool: Spool,
+    space: Space,
+    aside: Ids,
+    folder: Path,
+    template: Any,
+) -> tuple[Any, ...]:
+    """Add the rows that were left out."""
+    if made and isinstance(made[0], Path):
+        return (*made, write_shard(folder, spool, space, aside, name="aside"))
+    add_rows(template, spool, space, aside)
+    return made
+
+
+def _ladder(searcher: Searcher, choice: Choice) -> list[Effort]:
+    """Return efforts from least to most."""
+    part = searcher.parts[0]
+    index = faiss_adapter.read(part, mapped=True) if isinstance(part, Path) else part
+    most = faiss_adapter.n_lists(index) or 2048
+    least = 1 if choice.kind != "hnsw" else 8
+    count = int(np.ceil(np.log(most / least) / np.log(1.08))) + 1
+    steps = np.unique(np.round(np.geomspace(least, most, count)).astype(int))
+    spare = {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 2)
+    return [Effort(int(step), spare) for step in steps]

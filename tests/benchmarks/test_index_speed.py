@@ -1,0 +1,180 @@
+"""Queries a second of an index that tunes itself, against FAISS tuned by hand.
+
+Printed, never judged. ``make bench`` times it in full; among the tests it runs once over
+few rows. Every arm answers the same queries on the same cores, and no arm is compared
+below the recall of the others.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import pytest
+import xarray as xr
+from faiss.contrib.datasets import SyntheticDataset
+from pynndescent import NNDescent
+
+import embedkit as ek
+from embedkit.analysis.ivf_search import approximate
+
+FULL = os.environ.get("EMBEDKIT_BENCH") == "1"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+K, TARGET = 10, 0.99
+REPEATS = 5 if FULL else 1
+INDEX_ROWS, INDEX_FEATURES = (60_000, 784) if FULL else (6_000, 48)
+QUERIES = 5_000 if FULL else 500
+GRAPH_ROWS = (12_500, 25_000, 50_000, 100_000) if FULL else (3_000,)
+GRAPH_FEATURES = 512 if FULL else 32
+
+GRAPHS = [(16, 128), (32, 128)] if FULL else [(16, 40)]
+BREADTHS = (16, 32, 64, 128, 256, 512)
+LISTS = (256, 1024, 2048) if FULL else (64,)
+PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass
+class Point:
+    """One setting, and what it gave."""
+
+    name: str
+    recall: float
+    rate: float
+
+    def __str__(self):
+        return f"{self.name}: recall {self.recall:.4f}, {self.rate:,.0f} queries/s"
+
+
+@pytest.fixture(autouse=True)
+def _all_cores():
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(CORES)
+    yield
+    faiss.omp_set_num_threads(before)
+
+
+def _data(features, rows, queries=0):
+    """Rows near a bent sheet of few dimensions, as embeddings are."""
+    data = SyntheticDataset(features, 0, rows, queries)
+    return data.get_database(), data.get_queries()
+
+
+def _array(rows):
+    return xr.DataArray(rows, dims=("image", "feature"))
+
+
+def _rate(search, queries):
+    """Queries a second of the fastest run: others were disturbed."""
+    search(queries[:100])
+    seconds = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        found = search(queries)
+        seconds.append(time.perf_counter() - began)
+    return len(queries) / min(seconds), found
+
+
+def _share(found, wanted):
+    return (found[:, :, None] == wanted[:, None, :]).any(axis=1).mean()
+
+
+def _by_hand(rows, queries, wanted):
+    """Every point of a grid that a patient user would try."""
+    points = []
+    for links, construction in GRAPHS:
+        index = faiss.IndexHNSWFlat(rows.shape[1], links)
+        index.hnsw.efConstruction = construction
+        index.add(rows)
+        for breadth in BREADTHS:
+            index.hnsw.efSearch = breadth
+            rate, (_, found) = _rate(lambda q, i=index: i.search(q, K), queries)
+            name = f"HNSW{links} efSearch {breadth}"
+            points.append(Point(name, _share(found, wanted), rate))
+    for lists in LISTS:
+        index = faiss.index_factory(rows.shape[1], f"IVF{lists},Flat")
+        index.train(rows)
+        index.add(rows)
+        for probe in [each for each in PROBES if each <= lists]:
+            index.nprobe = probe
+            rate, (_, found) = _rate(lambda q, i=index: i.search(q, K), queries)
+            name = f"IVF{lists} nprobe {probe}"
+            points.append(Point(name, _share(found, wanted), rate))
+    return points
+
+
+@pytest.mark.slow
+def test_an_index_against_faiss_tuned_by_hand(capsys):
+    """The share of the best grid point's speed that needs no hand."""
+    rows, queries = _data(INDEX_FEATURES, INDEX_ROWS, QUERIES)
+    wanted = ek.neighbors(_array(rows), queries=_array(queries), n_neighbors=K)
+    wanted = wanted["indices"].values
+
+    began = time.perf_counter()
+    index = ek.build_index(_array(rows), recall=TARGET, n_neighbors=K)
+    built = time.perf_counter() - began
+    rate, found = _rate(lambda q: index.search(q, K), queries)
+    ours = Point(repr(index), _share(found["indices"].values, wanted), rate)
+    grid = _by_hand(rows, queries, wanted)
+
+    assert ours.recall >= TARGET - 0.01
+    good = [point for point in grid if point.recall >= TARGET]
+    best = max(good, key=lambda point: point.rate, default=None)
+    with capsys.disabled():
+        print(
+            f"\n{INDEX_ROWS} x {INDEX_FEATURES}, {CORES} cores, built in {built:.0f} s"
+        )
+        for point in (*grid, ours):
+            print(f"  {point}")
+        if best:
+            print(f"  {ours.rate / best.rate:.2f} of the best by hand, {best.name}")
+
+
+def _descended(rows, *, n_trees=None, n_iters=None, k=K + 1):
+    """Neighbors by pynndescent, itself taken out, and the seconds they took."""
+    began = time.perf_counter()
+    found = NNDescent(
+        rows,
+        n_neighbors=k,
+        n_trees=n_trees,
+        n_iters=n_iters,
+        random_state=0,
+        n_jobs=CORES,
+        low_memory=True,
+    ).neighbor_graph[0]
+    seconds = time.perf_counter() - began
+    itself = found == np.arange(len(rows))[:, None]
+    order = np.argsort(itself, axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)[:, :K], seconds
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
+def test_neighbors_against_descent(capsys):
+    """Seconds for the neighbors of all rows at a recall of .99, and where they cross."""
+    _descended(_data(GRAPH_FEATURES, 1000)[0])  # compiles
+    lines = []
+    for count in GRAPH_ROWS:
+        rows, _ = _data(GRAPH_FEATURES, count)
+        some = np.linspace(0, count - 1, 500).astype(int)
+        began = time.perf_counter()
+        exact = ek.neighbors(_array(rows), n_neighbors=K)["indices"].values
+        seconds_exact = time.perf_counter() - began
+        began = time.perf_counter()
+        ours = approximate(
+            _array(rows), n_neighbors=K, metric="euclidean", recall=TARGET
+        )
+        seconds = time.perf_counter() - began
+        share = _share(ours["indices"].values[some], exact[some])
+        assert share >= TARGET - 0.01
+        line = f"  {count}: embedkit {seconds:.1f} s at {share:.4f}, exact {seconds_exact:.1f} s"
+        for wider in (11, 30, 60):
+            found, took = _descended(rows, k=wider)
+            other = _share(found[some], exact[some])
+            line += f"; pynndescent k={wider} {took:.1f} s at {other:.4f}"
+            if other >= TARGET:
+                break
+        lines.append(line)
+    with capsys.disabled():
+        print(f"\nneighbors of all rows, {GRAPH_FEATURES} features, {CORES} cores")
+        print("\n".join(lines))

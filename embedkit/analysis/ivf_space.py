@@ -8,7 +8,7 @@ scaled by a power of two, so that float32 can hold them; neither changes an orde
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from embedkit.analysis.merge import Float64s
 from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.rows import usable_rows
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -102,3 +103,41 @@ def parts(count: int, features: int, *, entries: int = _BLOCK) -> Iterator[slice
     height = max(1, entries // max(1, features))
     for start in range(0, count, height):
         yield slice(start, min(count, start + height))
+
+
+def space_of(rows: Floats, *, metric: Metric) -> Space:
+    """Return a space that suits rows in memory.
+
+    Parameters
+    ----------
+    rows : ndarray, shape (n, F), floating
+        Those with a NaN or an infinity do not count.
+    metric : {"euclidean", "cosine", "inner_product"}
+
+    Returns
+    -------
+    Space
+        Around the origin, which inner products need no better than that.
+    """
+    usable = usable_rows(rows)
+    peak = max(
+        (
+            float(np.abs(rows[part][usable[part]]).max(initial=0.0))
+            for part in _cut(rows)
+        ),
+        default=0.0,
+    )
+    scale = 1.0 if metric == "cosine" or not peak else 2.0 ** np.frexp(peak)[1]
+    center = np.zeros(rows.shape[1])
+    space = Space(metric=metric, scale=scale, center=center, reach=0.0)
+    if metric != "inner_product":
+        return space
+    squares = (
+        np.einsum("nf,nf->n", raw, raw).max(initial=0.0)
+        for raw in (space.raw(rows[part][usable[part]]) for part in _cut(rows))
+    )
+    return replace(space, reach=float(np.sqrt(max(squares, default=0.0))))
+
+
+def _cut(rows: Floats) -> Iterator[slice]:
+    return parts(*rows.shape)

@@ -19,6 +19,7 @@ from distributed import get_client
 
 from embedkit.analysis.exact_knn import search
 from embedkit.analysis.frame import check_rows, labelled, provenance, whole
+from embedkit.analysis.ivf_search import approximate
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.score_bounds import MOST_FEATURES
 from embedkit.analysis.spool import Spool, spool
@@ -68,7 +69,7 @@ def neighbors(
     memory_limit: int | str | None = None,
     plan_only: bool = False,
 ) -> xr.Dataset | NeighborsPlan:
-    """Find the nearest neighbors of every image, exactly and now.
+    """Find the nearest neighbors of every image, now: exactly, or with a measured recall.
 
     Rows go through a file, so they need not fit into memory. The work is done by Dask
     tasks: on the active cluster, else in this process.
@@ -87,16 +88,18 @@ def neighbors(
         Euclidean distance; one minus the cosine, where a zero row has cosine 0 to every
         row; or minus the inner product, which orders like a distance but is none.
     recall : float, default 1.0
-        Share of the neighbors to find. This search finds all.
+        Share of the neighbors to find. Below 1 only the nearest of many lists of rows are
+        searched, and what that finds is measured on sampled rows; see
+        `embedkit.analysis.ivf_search.approximate`.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same
         call goes on with what an interrupted one has finished. By default a temporary
         one of this machine.
     memory_limit : int or str, optional
-        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        For the exact search. What a process may take, such as ``"4GB"``. By default half of what the smallest
         worker has, or half of what is free in this process.
     plan_only : bool, default False
-        Return the plan and run nothing.
+        Return the plan of the exact search and run nothing.
 
     Returns
     -------
@@ -106,7 +109,10 @@ def neighbors(
         products in float32 were proof, False where the row was searched again in float64,
         equally exactly, or has no neighbors. Equal distances (in float64) are ordered by
         row number. Neighbors and distances depend on the rows alone: not on chunks,
-        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` instead.
+        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` instead. With
+        `recall` below 1 the attributes hold ``recall`` with its 95 % interval
+        ``recall_low`` to ``recall_high``, and ``certified`` are the rows that no list
+        left out can hold a neighbor of.
 
     Raises
     ------
@@ -115,6 +121,8 @@ def neighbors(
         N-1 (or N, for queries), or files that a worker cannot see.
     PlanError
         When the search cannot be done within `memory_limit`.
+    RecallNotReached
+        When the lower end of the interval stays below `recall`.
 
     References
     ----------
@@ -132,6 +140,16 @@ def neighbors(
     _check_metric(metric)
     _check_recall(recall)
     _check_features(x.shape[1])
+    if recall < 1.0:
+        _check_exact_only(memory_limit, plan_only=plan_only)
+        return approximate(
+            x,
+            queries=queries,
+            n_neighbors=n_neighbors,
+            metric=metric,
+            recall=recall,
+            scratch=scratch,
+        )
     plan = _plan(x, queries, n_neighbors, memory_limit)
     if plan_only:
         return plan
@@ -265,7 +283,15 @@ def _check_metric(metric: str) -> None:
 
 
 def _check_recall(recall: float) -> None:
-    if recall != 1.0:
+    if not 0.0 < recall <= 1.0:
         raise InputError(
-            f"neighbors got recall={recall!r}; choose 1.0, the search is exact."
+            f"neighbors got recall={recall!r}; choose a share above 0, or 1.0 for all."
+        )
+
+
+def _check_exact_only(memory_limit: int | str | None, *, plan_only: bool) -> None:
+    if memory_limit is not None or plan_only:
+        raise InputError(
+            "neighbors got memory_limit= or plan_only= with a recall below 1; they are for "
+            "the exact search: leave them out, or choose recall=1.0."
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from embedkit.analysis.exact_knn import Metric
+    from embedkit.analysis.pair_distances import Metric
     from embedkit.store.store import Store
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from embedkit.analysis import exact_knn
 from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.linear_probe import wilson
+from embedkit.analysis.pair_distances import Metric, lift, pair_distances
 from embedkit.errors import InputError, SourceError
 from embedkit.extraction.origins import source_of
 from embedkit.extraction.recompute import good_rows
@@ -222,7 +222,7 @@ def _distances(
     vectors: npt.NDArray[Any],
     *,
     copies: _Copies,
-    metric: exact_knn.Metric,
+    metric: Metric,
 ) -> tuple[Distances, Distances, Distances]:
     """Return how far each copy is from its original and from the nearest other image.
 
@@ -231,14 +231,7 @@ def _distances(
     order = np.argsort(rows)
     originals = np.empty_like(vectors)
     originals[order] = x.isel(image=rows[order]).values
-    same = np.array(
-        [
-            exact_knn.search(
-                copy[None], one[None], query_ids=np.array([-1]), k=1, metric=metric
-            )[0].item()
-            for copy, one in zip(vectors, originals, strict=True)
-        ]
-    )
+    same = pair_distances(lift(vectors, metric), lift(originals, metric), metric)
     contents = copies.contents
     mask = ~np.isin(contents, contents[rows])
     mask[rows] = True

@@ -15,7 +15,10 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
-from embedkit.analysis import exact_knn
+from embedkit.analysis.ivf_space import space_of
+from embedkit.analysis.merge import merge_nearest, nothing_found
+from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.subset_search import search_subset
 
 Ranked = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
@@ -26,7 +29,7 @@ def nearest(
     *,
     own: npt.NDArray[np.int64],
     k: int,
-    metric: exact_knn.Metric,
+    metric: Metric,
     mask: npt.NDArray[np.bool_] | None = None,
 ) -> Ranked:
     """Find the `k` nearest rows of a layer for each vector.
@@ -66,11 +69,11 @@ def nearest(
             found = task(block, given, own=local, kept=kept, k=k, metric=metric)
             starts.append(start)
             parts.append(found)
-    ranked = [
-        (distances, np.where(rows < 0, -1, rows + start))
-        for start, (distances, rows) in zip(starts, compute(*parts), strict=True)
-    ]
-    return merged(ranked, k=k)
+    best = nothing_found(len(vectors), k)
+    for start, (distances, rows) in zip(starts, compute(*parts), strict=True):
+        found = distances, np.where(rows < 0, -1, rows + start)
+        best = merge_nearest(best, found, k=k)
+    return best
 
 
 def best_of_block(
@@ -80,28 +83,17 @@ def best_of_block(
     own: npt.NDArray[np.int64],
     kept: npt.NDArray[np.int64] | None,
     k: int,
-    metric: exact_knn.Metric,
+    metric: Metric,
 ) -> Ranked:
     """Search the rows `kept` of one chunk; rows are counted from its first one."""
-    if kept is None:
-        return exact_knn.search(vectors, block, query_ids=own, k=k, metric=metric)
-    places = np.searchsorted(kept, own)
-    there = np.append(kept, -2)[places] == own  # own may be -1, or of another chunk
-    distances, found = exact_knn.search(
-        vectors,
-        block[kept],
-        query_ids=np.where(there, places, -1),
-        k=k,
-        metric=metric,
+    rows = block if kept is None else block[kept]
+    places = own
+    if kept is not None:
+        at = np.searchsorted(kept, own)
+        there = np.append(kept, -2)[at] == own  # own may be -1, or of another chunk
+        places = np.where(there, at, -1)
+    space = space_of(rows, metric=metric)
+    distances, found = search_subset(
+        vectors, rows, query_places=places, k=k, space=space
     )
-    return distances, np.where(found < 0, -1, kept[found])
-
-
-def merged(parts: list[Ranked], *, k: int) -> Ranked:
-    """Merge rankings of disjoint rows by (distance, row) and cut them to `k`."""
-    distances, rows = (
-        np.concatenate(side, axis=1) for side in zip(*parts, strict=True)
-    )
-    keys = np.where(rows < 0, np.inf, distances)
-    order = np.lexsort((rows, keys), axis=-1)[:, :k]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
+    return distances, found if kept is None else np.where(found < 0, -1, kept[found])

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from embedkit.analysis.exact_knn import Metric
 from embedkit.analysis.frame import check_rows, whole
+from embedkit.analysis.pair_distances import Metric
 from embedkit.errors import InputError, did_you_mean
 from embedkit.networks.network import Network
 from embedkit.retrieval.columns import ID, check_columns, column_names, values_at

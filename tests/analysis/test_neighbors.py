@@ -113,8 +113,8 @@ def test_more_neighbors_of_queries_than_images(blobs, as_images) -> None:
         neighbors(x, queries=x, n_neighbors=21)
 
 
-@pytest.mark.parametrize("recall", [0.0, 0.5, 1.1])
-def test_recall_is_all(blobs, as_images, recall) -> None:
+@pytest.mark.parametrize("recall", [0.0, -0.5, 1.1])
+def test_recall_is_a_share(blobs, as_images, recall) -> None:
     """The search is exact."""
     with pytest.raises(InputError, match=rf"recall={recall}; choose"):
         neighbors(as_images(blobs[0]), recall=recall)
@@ -253,3 +253,24 @@ def test_integers_of_numpy_are_whole(blobs, as_images) -> None:
     nn = neighbors(as_images(blobs[0]), n_neighbors=np.int16(3))  # type: ignore[arg-type]
     assert type(nn.attrs["n_neighbors"]) is int
     assert nn.sizes["neighbor"] == 3
+
+
+@pytest.mark.parametrize("option", [{"memory_limit": "1GB"}, {"plan_only": True}])
+def test_what_is_for_the_exact_search_is_refused_beside_a_recall(
+    blobs, as_images, option
+) -> None:
+    """Nothing that was asked for is left out without a word."""
+    with pytest.raises(InputError, match="for the exact search"):
+        neighbors(as_images(blobs[0]), recall=0.9, **option)
+
+
+def test_a_recall_below_one_is_measured(blobs, as_images) -> None:
+    """The result says what it found, and is that of the exact search nearly everywhere."""
+    x = as_images(blobs[0])
+
+    found = neighbors(x, n_neighbors=5, recall=0.8)
+
+    exact = neighbors(x, n_neighbors=5)
+    assert 0.8 <= found.attrs["recall_low"] <= found.attrs["recall"] <= 1
+    share = (found["indices"].values == exact["indices"].values).mean()
+    assert share >= 0.7

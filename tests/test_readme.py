@@ -50,7 +50,7 @@ def test_the_floors_it_draws_are_the_folders(readme, root):
     package = root / "embedkit"
     folders = {each.parent.name for each in package.glob("*/__init__.py")}
 
-    assert drawn == folders | {"config", "errors"}
+    assert drawn == folders | {"config", "errors", "tasks"}
 
 
 @pytest.mark.slow
@@ -88,6 +88,7 @@ def test_the_commands_run(readme, tmp_path, shared_data):
         target = _folder(tmp_path / "photos" / place.name)
         for file in sorted(place.iterdir())[:6]:
             shutil.copy(file, target)
+            shutil.copy(file, tmp_path / "query.jpg")
     weights = torchvision.models.ResNet50_Weights.DEFAULT
     checkpoints = _folder(tmp_path / "torch" / "hub" / "checkpoints")
     network = torchvision.models.resnet50(weights=None)

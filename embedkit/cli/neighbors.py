@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 @store_argument
 @layer_option
 @neighbor_options
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the neighbors to find; below 1 it is measured.",
+)
 @click.option("--query", help="An image id: print its neighbors.")
 @common
 def neighbors(
@@ -39,19 +46,24 @@ def neighbors(
     layer: str | None,
     n_neighbors: int,
     metric: Metric,
+    recall: float,
     query: str | None,
     as_json: bool,
 ) -> None:
-    """Find the exact nearest neighbors of every image of STORE and save them in it."""
+    """Find the nearest neighbors of every image of STORE and save them in it."""
     data = opened(store)
     name = layer_of(data, layer)
-    nn = neighbors_of(data, name, n_neighbors=n_neighbors, metric=metric).compute()
+    nn = neighbors_of(
+        data, name, n_neighbors=n_neighbors, metric=metric, recall=recall
+    ).compute()
+    measured = None if nn.attrs["exact"] else nn.attrs["recall"]
     labels = labels_in(nn)
     report = {
         "result": f"neighbors/{name}",
         "layer": name,
         "n_neighbors": n_neighbors,
         "metric": metric,
+        "recall": 1.0 if measured is None else measured,
         "median_distance": float(nn["distances"].median()),
         "label_accuracy": None if labels is None else ek.neighbor_accuracy(nn, labels),
     }
@@ -63,6 +75,11 @@ def neighbors(
         f"{n_neighbors} nearest neighbors by {metric} of {nn.sizes['image']} images in "
         f"{name}, median distance {report['median_distance']:.4g}"
     )
+    if measured is None:
+        line(f"exact; {nn.attrs['certified']:.1%} of the rows proven in float32")
+    else:
+        low, high = nn.attrs["recall_low"], nn.attrs["recall_high"]
+        line(f"recall {measured:.4f}, with 95 % between {low:.4f} and {high:.4f}")
     if labels is not None:
         line(f"neighbors outvote to the right label: {report['label_accuracy']:.1%}")
     if hits:

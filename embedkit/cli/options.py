@@ -79,11 +79,16 @@ def kept(
         found = store.load(name)
         if found.attrs == _as_saved(lazy.attrs):
             return found
+    return _kept(store, name, lazy)
+
+
+def _kept(store: Store, name: str, result: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """Save a result and return it as it was saved."""
     try:
-        store.save(name, lazy)
+        store.save(name, result)
     except StoreError as error:  # the numbers are still worth seeing
         say(f"Not saved: {error}")
-        return lazy if isinstance(lazy, xr.Dataset) else lazy.to_dataset()
+        return result if isinstance(result, xr.Dataset) else result.to_dataset()
     return store.load(name)
 
 
@@ -96,14 +101,30 @@ def _as_saved(attrs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def neighbors_of(
-    store: Store, layer: str, *, n_neighbors: int, metric: Metric
+    store: Store,
+    layer: str,
+    *,
+    n_neighbors: int,
+    metric: Metric,
+    recall: float | None = None,
 ) -> xr.Dataset:
-    """Return the saved neighbors of a layer, or compute and save them."""
-    return kept(
-        store,
-        f"neighbors/{layer}",
-        lambda: ek.neighbors(store[layer], n_neighbors=n_neighbors, metric=metric),
+    """Return the saved neighbors of a layer, or find and save them.
+
+    Without a `recall`, saved ones of any are taken, and others are found exactly.
+    """
+    name = f"neighbors/{layer}"
+    wanted = {"source": layer, "n_neighbors": n_neighbors, "metric": metric}
+    wanted["embedkit"] = ek.__version__
+    if name in store.results:
+        found = store.load(name)
+        reached = 1.0 if found.attrs.get("exact") else found.attrs.get("recall_low", 0)
+        same = all(found.attrs.get(key) == value for key, value in wanted.items())
+        if same and reached >= (recall or 0):
+            return found
+    nn = ek.neighbors(
+        store[layer], n_neighbors=n_neighbors, metric=metric, recall=recall or 1.0
     )
+    return _kept(store, name, nn)
 
 
 def graph_of(

@@ -133,7 +133,7 @@ def test_columns_are_chosen(store):
 
 def test_the_chunks_do_not_show(store, brute, monkeypatch):
     """One row or one block at a time: the same hits and bits."""
-    from embedkit.store import store as home
+    from embedkit.store import layer_array as home
 
     whole = ek.search(store, "8/85", layer="stage3", n_neighbors=30)
     monkeypatch.setattr(home, "READ_BYTES", 1)

@@ -164,7 +164,11 @@ class TapGraph:
 
     def _given(self, batch: NDArray[np.float32]) -> Tensor:
         """Return a batch as the graph takes it, in memory that it may overwrite."""
-        values = torch.tensor(batch, device=self.device)
+        if self.device == "cuda":  # pinned memory is copied while the host goes on
+            pinned = torch.from_numpy(np.ascontiguousarray(batch)).pin_memory()
+            values = pinned.to(self.device, non_blocking=True)
+        else:
+            values = torch.tensor(batch)
         if self._start is not None:
             return self._start.layout.restore(values)
         return values.contiguous(memory_format=self._format)

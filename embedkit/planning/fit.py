@@ -55,19 +55,17 @@ def fit_line(points: Sequence[tuple[int, int]]) -> Line:
     if len({batch for batch, _ in points}) == 1:
         peak = max(peak for _, peak in points)
         return Line(fixed=peak, per_image=math.ceil(peak / points[0][0]))
-    slope = math.ceil(max(0.0, _slope(points)))
+    slope = max(0, _slope(points))
     return Line(fixed=max(0, *(p - slope * b for b, p in points)), per_image=slope)
 
 
-def _slope(points: Sequence[tuple[int, int]]) -> float:
+def _slope(points: Sequence[tuple[int, int]]) -> int:
+    """Return the least-squares slope, rounded up; in whole numbers, so exactly."""
     n = len(points)
-    mean_batch = sum(batch for batch, _ in points) / n
-    mean_peak = sum(peak for _, peak in points) / n
-    spread = sum((batch - mean_batch) ** 2 for batch, _ in points)
-    return (
-        sum((batch - mean_batch) * (peak - mean_peak) for batch, peak in points)
-        / spread
-    )
+    batches, peaks = sum(batch for batch, _ in points), sum(peak for _, peak in points)
+    together = n * sum(batch * peak for batch, peak in points) - batches * peaks
+    spread = n * sum(batch**2 for batch, _ in points) - batches**2
+    return -(-together // spread)
 
 
 def between(points: Sequence[tuple[int, float]], at: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedkit.errors import InputError
 from embedkit.planning.memory import MemoryModel, Part
-from embedkit.planning.question import Question
+from embedkit.planning.question import CHOICES, Question
 from embedkit.planning.remedies import faster, solved
 from embedkit.planning.solve import Shortfall, Solution, needed_limit, solve
 from embedkit.planning.units import told_bytes, told_seconds
@@ -233,8 +233,8 @@ def _binding(question: Question, found: Solution) -> str:
         "memory": replace(question, memory=much, memory_limit=None),
         "max_files": replace(question, max_files=much),
         **{
-            name: replace(question, **{name: None})
-            for name in ("n_workers", "threads", "batch_size", "block")
+            name: question.with_choice(name, None)
+            for name in CHOICES
             if getattr(question, name) is not None
         },
     }

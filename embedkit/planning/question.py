@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from embedkit.errors import InputError
 from embedkit.planning.measurement import Measurement
 
 MOST_FILES = 1_000_000
 """Files that a store may have unless told otherwise: quotas of clusters are near it."""
+
+CHOICES = ("n_workers", "threads", "batch_size", "block")
+"""What is chosen unless it is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,7 @@ class Question:
     def __post_init__(self) -> None:
         for name in ("n_images", "cores", "memory", "decode_threads", "max_files"):
             _check(name, getattr(self, name), least=1)
-        for name in ("memory_limit", "n_workers", "threads", "batch_size", "block"):
+        for name in ("memory_limit", *CHOICES):
             _check(name, getattr(self, name), least=1)
         for name in ("time_budget", "disk_budget"):
             _check(name, getattr(self, name), least=0)
@@ -81,6 +85,11 @@ class Question:
         """Return the bytes that each of so many workers may have."""
         share = self.memory // workers
         return share if self.memory_limit is None else min(share, self.memory_limit)
+
+    def with_choice(self, name: str, value: int | None) -> Question:
+        """Return the question with one of its choices changed, None to leave it open."""
+        changed: dict[str, Any] = {name: value}
+        return replace(self, **changed)
 
 
 def _check(name: str, value: float | None, *, least: int) -> None:

@@ -191,7 +191,8 @@ def _blocks(question: Question) -> tuple[int, ...]:
     if question.block is not None:
         return (question.block,)
     wanted = usual_block(question)
-    sizes = [2**power for power in range(wanted.bit_length())]
+    least = min(question.batch_size or 1, wanted)  # a batch that is given stays whole
+    sizes = [2**power for power in range(wanted.bit_length()) if 2**power >= least]
     fitting = [s for s in sizes if n_files(question, s) <= question.max_files]
     return tuple(fitting) or (_block_for_files(question, wanted),)
 

@@ -96,15 +96,20 @@ def count_files(
     """
     blocks = len(BlockGrid(n_images=n_images, block=block))
     passes, layers = len(measured.networks), len(measured.layers)
-    others = max(0, passes - 1)  # a group for each network behind the first
     table = columns * (1 + -(-n_images // TABLE_ROWS))
     return (
         layers * (blocks + _METADATA)
         + passes * (blocks + _OF_A_PASS)
-        + others
+        + len(_groups(measured.layers))
         + table
         + _OF_A_STORE
     )
+
+
+def _groups(layers: Sequence[LayerSize]) -> set[str]:
+    """Return the groups above layers: ``embedkit/digits/fc`` has two of them."""
+    parts = [layer.name.split("/")[:-1] for layer in layers]
+    return {"/".join(each[: at + 1]) for each in parts for at in range(len(each))}
 
 
 def most_files(

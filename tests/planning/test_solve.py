@@ -181,6 +181,14 @@ def test_tight_memory_makes_batches_and_blocks_small(question):
     assert tight.cost.seconds > plenty.cost.seconds
 
 
+def test_a_batch_that_is_given_stays_whole(question):
+    """Blocks are not cut below it to save memory."""
+    found = solve(replace(question, batch_size=48, memory_limit=2 * GIB))
+
+    assert found.layout.batch == 48
+    assert found.layout.block >= 48
+
+
 def test_few_files_make_blocks_large(question):
     """Blocks grow beyond the usual where there would be too many files."""
     usual = solve(question).layout.block

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from embedkit.errors import InputError
+from embedkit.planning.measurement import Measurement
 from embedkit.planning.memory import MemoryModel, Part
 from embedkit.planning.question import CHOICES, Question
 from embedkit.planning.remedies import faster, solved
 from embedkit.planning.solve import Shortfall, Solution, needed_limit, solve
-from embedkit.planning.units import told_bytes, told_seconds
+from embedkit.planning.strategies import Rates
+from embedkit.planning.strategy_choice import choose_strategy
+from embedkit.planning.units import told_bytes, told_count, told_seconds
 from embedkit.planning.written import LayerWritten, count_files, written
 
 FORMAT = 1
@@ -62,6 +65,8 @@ class Plan:
         What would make it faster, and how much; each was solved.
     files : int
         Of the finished store.
+    ways : tuple of str
+        What the ways to compute the layers would take, a line each: why it is ``fused``.
     """
 
     n_images: int
@@ -81,6 +86,7 @@ class Plan:
     binding: str
     faster: tuple[str, ...]
     files: int
+    ways: tuple[str, ...]
 
     @property
     def projected_mem(self) -> int:
@@ -104,11 +110,13 @@ class Plan:
         )
 
     def _headline(self) -> str:
+        workers = told_count(self.n_workers, "worker")
         return (
-            f"{self.n_images:,} images, {len(self.layers)} layers, "
-            f"{told_bytes(sum(self.nbytes.values()))} in {self.files:,} files, "
-            f"{told_seconds(self.seconds)}\n"
-            f"{self.n_workers} workers with {self.threads} threads, batches of "
+            f"{told_count(self.n_images, 'image')}, "
+            f"{told_count(len(self.layers), 'layer')}, "
+            f"{told_bytes(sum(self.nbytes.values()))} in "
+            f"{told_count(self.files, 'file')}, {told_seconds(self.seconds)}\n"
+            f"{workers} with {told_count(self.threads, 'thread')}, batches of "
             f"{self.batch_size}, blocks of {self.block}, {self.window} in flight"
         )
 
@@ -117,7 +125,7 @@ class Plan:
         for layer in self.layers:
             chunk = " × ".join(map(str, layer.chunk))
             lines.append(
-                f"  {layer.name}: {told_bytes(layer.nbytes)}, {layer.files} shards of "
+                f"  {layer.name}: {told_bytes(layer.nbytes)}, {told_count(layer.files, 'shard')} of "
                 f"{layer.shard[0]} rows, chunks {chunk}"
             )
         return lines
@@ -137,11 +145,12 @@ class Plan:
             f"seconds of all tasks together: {stages}",
             f"waits for: {self.waits_for}; bound by: {self.binding}",
         ]
-        return (
-            lines
-            + ["faster with:"] * bool(self.faster)
-            + [f"  {each}" for each in self.faster]
-        )
+        for title, told in (
+            ("faster with:", self.faster),
+            ("ways to compute the layers:", self.ways),
+        ):
+            lines += [title] * bool(told) + [f"  {each}" for each in told]
+        return lines
 
     def to_json(self) -> str:
         """Return the plan as one JSON object."""
@@ -161,8 +170,8 @@ class Plan:
             version = found.pop("format")
             layers = tuple(_layer(each) for each in found.pop("layers"))
             parts = tuple(Part(**each) for each in found.pop("parts"))
-            hints = tuple(found.pop("faster"))
-            plan = cls(**found, layers=layers, parts=parts, faster=hints)
+            found |= {name: tuple(found[name]) for name in ("faster", "ways")}
+            plan = cls(**found, layers=layers, parts=parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             message = f"this is no plan ({error}): give what Plan.to_json wrote"
             raise InputError(message) from error
@@ -223,7 +232,19 @@ def make_plan(question: Question) -> Plan:
         files=count_files(
             measured, n_images=n_images, block=layout.block, columns=question.columns
         ),
+        ways=tuple(_ways(measured, n_images=n_images, batch=layout.batch)),
     )
+
+
+def _ways(measured: Measurement, *, n_images: int, batch: int) -> Iterator[str]:
+    """Yield what the ways to compute the layers of each network would take."""
+    for network in measured.networks:
+        rates = Rates.of(measured, network, batch=batch)
+        found = choose_strategy(
+            network.layers, rates, n_images=n_images, strategy="fused"
+        )
+        name = f"{network.name}, " if len(measured.networks) > 1 else ""
+        yield from (f"{name}{line}" for line in found.explanation.splitlines())
 
 
 def _binding(question: Question, found: Solution) -> str:

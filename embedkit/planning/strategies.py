@@ -12,13 +12,19 @@ Transfer from Deep CNNs at Scale. SIGMOD, section 4 (there "eager", "staged", "l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from embedkit.errors import InputError
-from embedkit.planning.measurement import FLOAT32, LayerSize
+from embedkit.planning.measurement import (
+    FLOAT32,
+    LayerSize,
+    Measurement,
+    NetworkMeasurement,
+)
 
 Strategy: TypeAlias = Literal["fused", "staged", "lazy"]
 
@@ -41,6 +47,24 @@ class Rates:
     flops_rate: float
     read_rate: float
     write_rate: float
+
+    @classmethod
+    def of(
+        cls, measured: Measurement, network: NetworkMeasurement, *, batch: int
+    ) -> Rates:
+        """Return the rates of one of the networks that were measured.
+
+        A network whose operations are not known counts as if it took no time: all ways
+        then have the same forward passes.
+        """
+        seconds = network.seconds(batch)
+        deepest = max(each.flops for each in network.layers)
+        return cls(
+            image_seconds=measured.decode_seconds + network.transform_seconds,
+            flops_rate=deepest / seconds if seconds and deepest else math.inf,
+            read_rate=measured.read_rate,
+            write_rate=measured.write_rate,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

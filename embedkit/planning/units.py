@@ -33,3 +33,14 @@ def told_seconds(seconds: float) -> str:
         if seconds < below:
             return f"{seconds / size:.{'3g' if size == 1 else '1f'}} {unit}"
     return f"{seconds / 86400:.1f} days"
+
+
+def told_count(count: int, thing: str) -> str:
+    """Return how many there are of a thing.
+
+    Examples
+    --------
+    >>> told_count(1, "worker"), told_count(1200, "file")
+    ('1 worker', '1,200 files')
+    """
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -11,10 +11,11 @@ Nothing in embedkit runs by it. `solve` differs in what follows.
   allows.
 
 The authors' code is not their algorithm: `published_code` is what it computes. It also
-has two defects that are not repeated here. The largest two layers are looked for in a
-slice that is always empty, so that persistence hangs on the size of the images alone;
-and the list of ResNet-50's layers lacks ``conv5_3``, so that the staged plan applies the
-last block twice.
+has defects that are not repeated here. The two largest layers are looked for in a slice
+that is always empty, so that persistence hangs on the size of the images alone. The list
+of ResNet-50's layers lacks ``conv5_3``, so that the staged plan applies the last block
+twice. Pooling takes channels to come first where they come last, and forgets all rows of
+a quarter but the last one.
 
 References
 ----------

@@ -116,7 +116,7 @@ def test_a_plan_says_everything(question):
 
     for said in (
         "50,000 images, 4 layers, 183.1 MiB in 527 files",
-        "2 workers with 1 threads, batches of 4, blocks of 512, 6 in flight",
+        "2 workers with 1 thread, batches of 4, blocks of 512, 6 in flight",
         "layer3: 97.7 MiB, 98 shards of 512 rows, chunks 512 × 512",
         "800.0 MiB there:",
         "encoding of shards: 2.0 MiB",
@@ -124,8 +124,25 @@ def test_a_plan_says_everything(question):
         "faster with:",
         "memory_limit=1677721600 (1.6 GiB): 11.2 min",
         "2 times the machines (4 cores): 6.0 min",
+        "ways to compute the layers:\n  fused: ",
+        "; chosen\n  staged: ",
     ):
         assert said in text
+
+
+def test_every_network_has_its_ways(question, measured):
+    """Of several networks each line says which; one alone needs no name."""
+    first = measured.networks[0]
+    second = replace(first, name="other", flops=0, layers=first.layers[:1])
+    both = replace(measured, networks=(first, second))
+
+    ways = make_plan(replace(question, measured=both)).ways
+
+    assert [each.partition(": ")[0] for each in ways] == [
+        f"{name}, {way}"
+        for name in ("resnet18", "other")
+        for way in ("fused", "staged", "lazy")
+    ]
 
 
 def test_a_plan_s_numbers_agree(question):

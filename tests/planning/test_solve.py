@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit.errors import InputError
@@ -88,6 +88,7 @@ QUESTIONS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(QUESTIONS)
 def test_an_answer_keeps_every_limit(question):
     """A layout fits memory, time, disk and files, and is one that was allowed."""
@@ -113,6 +114,7 @@ def test_an_answer_keeps_every_limit(question):
     assert files <= question.max_files
 
 
+@settings(deadline=None)
 @given(QUESTIONS, st.integers(1, 8 * GIB))
 def test_more_memory_never_gives_a_slower_plan(question, more):
     """What fitted before fits then, and nothing slower is chosen."""
@@ -129,6 +131,7 @@ def test_more_memory_never_gives_a_slower_plan(question, more):
         assert after.cost.seconds <= before.cost.seconds
 
 
+@settings(deadline=None)
 @given(QUESTIONS)
 def test_no_candidate_is_faster(question):
     """The answer is the best of all that fit, found by trying all of them anew."""

@@ -60,6 +60,26 @@ def test_of_one_layer_all_ways_are_one(layer):
     assert staged.scratch_bytes == 0
 
 
+def test_rates_are_those_that_were_measured(measured):
+    """The deepest layer's operations take as long as its forward pass did."""
+    network = measured.networks[0]
+
+    rates = Rates.of(measured, network, batch=8)
+
+    assert 3600e6 / rates.flops_rate == pytest.approx(network.seconds(8))
+    assert rates.image_seconds == 0.006
+
+
+def test_a_network_of_unknown_work_has_no_rate(measured, layers):
+    """Without operations the ways differ by images and bytes alone."""
+    unknown = tuple(replace(each, flops=0) for each in layers)
+    network = replace(measured.networks[0], layers=unknown)
+
+    rates = Rates.of(measured, network, batch=8)
+
+    assert {each.forward for each in strategy_costs(unknown, rates)} == {0.0}
+
+
 def test_lazy_has_the_redundancy_of_the_prefixes():
     """Three equal layers of VGG-16 cost threefold, as they do in the paper."""
     fused, _, lazy = strategy_costs(_stack(15.2, 15.4, 15.5), RATES)

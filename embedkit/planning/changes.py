@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 from embedkit.planning.measurement import FLOAT32, LayerSize
 from embedkit.planning.question import CHOICES, Question
@@ -71,24 +72,29 @@ def _with_memory(question: Question, limit: int) -> tuple[Question, str]:
 
 def _gentler(question: Question) -> Iterator[tuple[str, Question]]:
     """Yield what costs time alone."""
-    given = question.n_workers
-    for fewer in sorted({given // 2, 1}, reverse=True) if given and given > 1 else []:
-        if fewer:
-            changed = replace(question, n_workers=fewer, memory_limit=None)
-            limit = told_bytes(changed.allowed_mem(fewer))
-            yield f"n_workers={fewer} with memory_limit of {limit}", changed
-    if question.memory_limit is not None:
-        whole = question.memory // (given or 1)
-        if whole > question.memory_limit:
-            yield (
-                f"memory_limit={whole} ({told_bytes(whole)})",
-                replace(question, memory_limit=None),
-            )
+    workers = question.n_workers or 1
+    for fewer in sorted({workers // 2, 1} - {0, workers}, reverse=True):
+        changed = replace(question, n_workers=fewer, memory_limit=None)
+        limit = told_bytes(changed.allowed_mem(fewer))
+        yield f"n_workers={fewer} with memory_limit of {limit}", changed
     for name in ("batch_size", "threads", "block"):
-        value = getattr(question, name)
-        while value is not None and value > 1:
-            value //= 2
-            yield f"{name}={value}", question.with_choice(name, value)
+        given = getattr(question, name) or 1
+        yield from _largest(
+            (f"{name}={value}", question.with_choice(name, value))
+            for value in _halves(given)
+        )
+
+
+def _halves(count: int) -> Iterator[int]:
+    """Yield a half, a quarter, … of a number, down to 1."""
+    while count > 1:
+        count //= 2
+        yield count
+
+
+def _largest(changes: Iterable[tuple[str, Question]]) -> Iterator[tuple[str, Question]]:
+    """Yield the first change that fits, if one does."""
+    return islice((c for c in changes if isinstance(solve(c[1]), Solution)), 1)
 
 
 def _roomier(question: Question, least: int) -> Iterator[tuple[str, Question]]:
@@ -138,13 +144,10 @@ def _smaller(question: Question) -> Iterator[tuple[str, Question]]:
 
 def _fewer_images(question: Question) -> Iterator[tuple[str, Question]]:
     """Yield the largest half, quarter, … of the images that fits."""
-    count = question.n_images // 2
-    while count:
-        changed = replace(question, n_images=count)
-        if isinstance(solve(changed), Solution):
-            yield f"the first {count:,} images", changed
-            return
-        count //= 2
+    return _largest(
+        (f"the first {count:,} images", replace(question, n_images=count))
+        for count in _halves(question.n_images)
+    )
 
 
 def _half(layer: LayerSize) -> LayerSize:

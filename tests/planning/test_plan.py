@@ -38,6 +38,7 @@ def test_what_cannot_fit_comes_with_changes_that_would(question, limits):
     assert 1 <= len(named) <= 3
     assert all(isinstance(solve(each.question), Solution) for each in named)
     assert all(each.question != asked for each in named)
+    assert len({each.text for each in named}) == len(named)
     with pytest.raises(PlanError) as caught:
         solved(asked)
     assert all(f") {each.text}, " in str(caught.value) for each in named)
@@ -81,7 +82,7 @@ def test_there_are_three_changes(question, at):
         ),
         (
             {"memory_limit": 800 * MIB, "batch_size": 64},
-            r"\(3\) batch_size=\d+, ",
+            r"\(2\) batch_size=4, 12.0 min; \(3\) ",
         ),
     ],
 )
@@ -93,6 +94,15 @@ def test_what_is_said(question, limits, said):
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, EmbedkitError)
     assert isinstance(caught.value, ValueError)
+
+
+def test_a_remedy_may_need_a_second_limit_raised(question):
+    """What mends the first limit is named together with what else is in the way."""
+    asked = replace(question, disk_budget=60_000_000, max_files=40)
+
+    named = remedies(asked, solve(asked))
+
+    assert any(" and max_files=" in each.text for each in named)
 
 
 def test_maps_can_be_pooled(question, measured, layers):

@@ -7,17 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit.errors import InputError
-from embedkit.planning.costs import CORES, PYTHON, Layout, Work, cost
+from embedkit.planning.costs import cost
 from embedkit.planning.grid import choose_block
 from embedkit.planning.measurement import (
     Forward,
     LayerSize,
     Measurement,
     NetworkMeasurement,
-    batches,
 )
 from embedkit.planning.memory import TARGET, MemoryModel
 from embedkit.planning.question import Question
+from embedkit.planning.remedies import faster, remedies
 from embedkit.planning.solve import (
     Shortfall,
     Solution,
@@ -158,6 +158,24 @@ def test_no_candidate_is_faster(question):
         assert not seconds
 
 
+@settings(deadline=None, max_examples=40)
+@given(QUESTIONS)
+def test_every_remedy_that_is_named_fits(question):
+    """There is one for whatever does not fit, and none slows a run that does."""
+    found = solve(question)
+
+    if isinstance(found, Shortfall):
+        named = remedies(question, found)
+        assert 1 <= len(named) <= 3
+    else:
+        named = faster(question, found)
+        assert all(each.seconds < found.cost.seconds for each in named)
+    for each in named:
+        again = solve(each.question)
+        assert isinstance(again, Solution)
+        assert again.cost.seconds == each.seconds
+
+
 @given(st.integers(0, 10**15))
 def test_the_memory_needed_is_the_least_that_is_enough(projected):
     """One byte less could not be planned for."""
@@ -199,62 +217,6 @@ def test_few_files_make_blocks_large(question):
     found = solve(replace(question, max_files=60))
 
     assert found.layout.block > usual
-
-
-def test_larger_batches_have_to_be_worth_it(measured):
-    """Beyond the size that is within 5 % of the fastest none is looked at."""
-    assert batches(measured) == (1, 2, 4, 8, 16)
-
-
-def test_layers_that_are_early_take_less(measured, layers):
-    """Without its last layer a network is run only as far as needed."""
-    shorter = replace(measured.networks[0], layers=layers[:2])
-
-    assert shorter.seconds(8) == pytest.approx(measured.networks[0].seconds(8) / 2)
-
-
-def test_a_network_of_unknown_work_is_taken_whole(measured):
-    """Without operations there is nothing to scale by."""
-    assert replace(measured.networks[0], flops=0).share == 1.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "stage"),
-    [
-        ({"decode_seconds": 0.5}, CORES),
-        ({"held_seconds": 1.0}, PYTHON),
-        ({"write_rate": 1e3}, "write"),
-    ],
-)
-def test_what_a_run_waits_for(measured, changes, stage):
-    """The reason is named: all cores busy, Python's lock, or a stage."""
-    layout = Layout(workers=1, threads=2, batch=16, block=256, decode_threads=2)
-    if stage == "write":
-        layout = replace(layout, threads=1)
-
-    found = cost(replace(measured, **changes), layout, n_images=1000, cores=2)
-
-    assert found.waits_for == stage
-
-
-def test_rounds_of_tasks_by_hand(measured):
-    """Five blocks on two slots take three rounds; what is left over rides along."""
-    layout = Layout(workers=2, threads=1, batch=16, block=100, decode_threads=2)
-    one = Work.of(measured, batch=16)
-    wall = one.decode + one.transform + one.forward + one.write
-
-    full = cost(measured, layout, n_images=450, cores=2).seconds
-    rest = cost(measured, layout, n_images=401, cores=2).seconds
-
-    assert full == pytest.approx(0.5 + 2 * (100 * wall + 0.05) + (64 * wall + 0.05))
-    assert rest == pytest.approx(0.5 + 2 * (100 * wall + 0.05) + (16 * wall + 0.05))
-
-
-def test_threads_inside_a_forward_pass_help_as_measured(measured):
-    """One task on four cores is 2.9 times faster; a shared core is slower."""
-    assert measured.faster(4) == 2.9
-    assert measured.faster(0.5) == 0.5
-    assert measured.faster(1) == 1.0
 
 
 def test_many_cores_are_divided_nearly_evenly(question):

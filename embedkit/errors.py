@@ -6,6 +6,7 @@
     ├── InputError (ValueError)         an argument or a table that cannot be used
     ├── SourceError (OSError)           images that cannot be found or read
     ├── NetworkError (ValueError)       a network, layer or weights file that cannot be used
+    ├── PlanError (ValueError)          what was asked cannot fit
     ├── StoreError                      a store that cannot be opened or written
     │   ├── IdentityMismatch            it was made from other images, weights or settings
     │   ├── IncompleteStore             some of its blocks are not written yet
@@ -41,6 +42,10 @@ class SourceError(EmbedkitError, OSError):
 
 class NetworkError(EmbedkitError, ValueError):
     """A network, layer or weights file cannot be used."""
+
+
+class PlanError(EmbedkitError, ValueError):
+    """What was asked cannot fit."""
 
 
 class StoreError(EmbedkitError):

@@ -18,14 +18,13 @@ from embedkit.files.files import Files
 from embedkit.images.source import Loaded, Source
 from embedkit.networks.network import Network
 from embedkit.networks.taps import TapGraph
+from embedkit.planning.memory import BATCHES_AHEAD
 from embedkit.store.arrays import read, read_text
 from embedkit.store.blocks import activation, content_array
 from embedkit.store.commits import read_commits
 from embedkit.store.layout import read_schema
 from embedkit.store.schema import Pass
 from embedkit.store.table import REMOVED
-
-BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import xarray as xr
 from embedkit.errors import CorruptStore, StoreError
 from embedkit.files.files import Files
 from embedkit.planning.grid import chunk_rows
+from embedkit.planning.written import TABLE_ROWS
 from embedkit.store import arrays
 from embedkit.store.blocks import activation, content_array, layer_group
 from embedkit.store.commits import forget_commits
@@ -24,7 +25,6 @@ RESULT = "embedkit_result"
 OTHER_ROWS = "row"
 """Stands for ``image`` in results whose rows are not all rows of the store: xarray's tree
 refuses to open groups that disagree."""
-_TABLE_ROWS = 16384
 
 _DATES = {
     "units": "nanoseconds since 1970-01-01",
@@ -149,7 +149,7 @@ def _write_column(
             files,
             name,
             shape=values.shape,
-            chunks=(_TABLE_ROWS,),
+            chunks=(TABLE_ROWS,),
             dtype=values.dtype,
             fill="" if values.dtype.kind == "T" else 0,
             dims=("image",),

@@ -1,0 +1,271 @@
+"""A plan: what a run will write, need and take, and why it is laid out as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from embedkit.errors import InputError
+from embedkit.planning.measurement import Measurement
+from embedkit.planning.memory import MemoryModel, Part
+from embedkit.planning.question import CHOICES, Question
+from embedkit.planning.remedies import faster, solved
+from embedkit.planning.solve import Shortfall, Solution, needed_limit, solve
+from embedkit.planning.strategies import Rates
+from embedkit.planning.strategy_choice import choose_strategy
+from embedkit.planning.units import told_bytes, told_count, told_seconds
+from embedkit.planning.written import LayerWritten, count_files, written
+
+FORMAT = 1
+WINDOW = 3
+"""Blocks in flight per slot: one runs, the others are there when it ends."""
+
+_NOTICEABLE = 0.97
+"""Lifting a limit has to save three hundredths of the time for it to be what binds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will write, need and take. Made by `make_plan`.
+
+    Parameters
+    ----------
+    n_images : int
+        Images.
+    layers : tuple of LayerWritten
+        What is written of every layer: bytes, shapes of shards and chunks, files.
+    batch_size, block : int
+        Images per forward pass and per task.
+    n_workers, threads : int
+        Processes, and tasks at a time in each.
+    decode_threads : int
+        Threads of a task that read ahead.
+    window : int
+        Blocks in flight, on all workers together.
+    parts : tuple of Part
+        What takes memory in a worker; they add up to `projected_mem`.
+    allowed_mem : int
+        Bytes that a worker has now.
+    needed_mem : int
+        Bytes that a worker has to have for this plan.
+    seconds : float
+        Wall-clock.
+    stages : mapping of str to float
+        Seconds of all tasks together by stage; see `embedkit.planning.stages`.
+    waits_for : str
+        The stage that a faster run has to begin with, or ``"cores"`` or ``"python"``;
+        see `embedkit.planning.costs.Cost`.
+    binding : str
+        Which limit keeps the run from being faster: ``"memory"``, ``"max_files"``,
+        ``"n_workers"``, ``"threads"``, ``"batch_size"`` or ``"block"`` where one that was
+        given does, else what `waits_for` says.
+    faster : tuple of str
+        What would make it faster, and how much; each was solved.
+    files : int
+        Of the finished store.
+    ways : tuple of str
+        What the ways to compute the layers would take, a line each: why it is ``fused``.
+    """
+
+    n_images: int
+    layers: tuple[LayerWritten, ...]
+    batch_size: int
+    block: int
+    n_workers: int
+    threads: int
+    decode_threads: int
+    window: int
+    parts: tuple[Part, ...]
+    allowed_mem: int
+    needed_mem: int
+    seconds: float
+    stages: Mapping[str, float]
+    waits_for: str
+    binding: str
+    faster: tuple[str, ...]
+    files: int
+    ways: tuple[str, ...]
+
+    @property
+    def projected_mem(self) -> int:
+        """Bytes that a worker will need at its peak."""
+        return sum(part.nbytes for part in self.parts)
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes that are written, uncompressed, by layer."""
+        return {layer.name: layer.nbytes for layer in self.layers}
+
+    def describe(self) -> str:
+        """Return the plan for people, some twenty lines."""
+        return "\n".join(
+            [
+                self._headline(),
+                *self._layer_lines(),
+                *self._memory_lines(),
+                *self._time(),
+            ]
+        )
+
+    def _headline(self) -> str:
+        workers = told_count(self.n_workers, "worker")
+        return (
+            f"{told_count(self.n_images, 'image')}, "
+            f"{told_count(len(self.layers), 'layer')}, "
+            f"{told_bytes(sum(self.nbytes.values()))} in "
+            f"{told_count(self.files, 'file')}, {told_seconds(self.seconds)}\n"
+            f"{workers} with {told_count(self.threads, 'thread')}, batches of "
+            f"{self.batch_size}, blocks of {self.block}, {self.window} in flight"
+        )
+
+    def _layer_lines(self) -> list[str]:
+        lines = ["written, uncompressed:"]
+        for layer in self.layers:
+            chunk = " × ".join(map(str, layer.chunk))
+            lines.append(
+                f"  {layer.name}: {told_bytes(layer.nbytes)}, {told_count(layer.files, 'shard')} of "
+                f"{layer.shard[0]} rows, chunks {chunk}"
+            )
+        return lines
+
+    def _memory_lines(self) -> list[str]:
+        return [
+            f"memory of a worker: {told_bytes(self.projected_mem)} projected, "
+            f"{told_bytes(self.needed_mem)} needed, {told_bytes(self.allowed_mem)} there:",
+            *(f"  {part.name}: {told_bytes(part.nbytes)}" for part in self.parts),
+        ]
+
+    def _time(self) -> list[str]:
+        stages = ", ".join(
+            f"{name} {told_seconds(each)}" for name, each in self.stages.items()
+        )
+        lines = [
+            f"seconds of all tasks together: {stages}",
+            f"waits for: {self.waits_for}; bound by: {self.binding}",
+        ]
+        for title, told in (
+            ("faster with:", self.faster),
+            ("ways to compute the layers:", self.ways),
+        ):
+            lines += [title] * bool(told) + [f"  {each}" for each in told]
+        return lines
+
+    def to_json(self) -> str:
+        """Return the plan as one JSON object."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Return the plan that `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            When it is no such text, or that of another format.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+            version = found.pop("format")
+            layers = tuple(_layer(each) for each in found.pop("layers"))
+            parts = tuple(Part(**each) for each in found.pop("parts"))
+            found |= {name: tuple(found[name]) for name in ("faster", "ways")}
+            plan = cls(**found, layers=layers, parts=parts)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            message = f"this is no plan ({error}): give what Plan.to_json wrote"
+            raise InputError(message) from error
+        if version != FORMAT:
+            message = (
+                f"the plan has format {version!r} and this embedkit reads {FORMAT}: "
+                "plan again"
+            )
+            raise InputError(message)
+        return plan
+
+
+def _layer(found: Mapping[str, Any]) -> LayerWritten:
+    shapes = {key: tuple(found[key]) for key in ("shard", "chunk")}
+    return LayerWritten(**{**found, **shapes})
+
+
+def make_plan(question: Question) -> Plan:
+    """Return the plan of the fastest run within all limits.
+
+    Parameters
+    ----------
+    question : Question
+        What is to be run, and within which limits.
+
+    Raises
+    ------
+    PlanError
+        When nothing fits, naming the limit, the numbers and what would fit.
+    """
+    found, measured = solved(question), question.measured
+    layout, n_images = found.layout, question.n_images
+    return Plan(
+        n_images=n_images,
+        layers=written(measured.layers, n_images=n_images, block=layout.block),
+        batch_size=layout.batch,
+        block=layout.block,
+        n_workers=layout.workers,
+        threads=layout.threads,
+        decode_threads=layout.decode_threads,
+        window=min(WINDOW * layout.slots, -(-n_images // layout.block)),
+        parts=MemoryModel.of(measured).parts(
+            batch=layout.batch,
+            block=layout.block,
+            threads=layout.threads,
+            decode_threads=layout.decode_threads,
+        ),
+        allowed_mem=found.allowed_mem,
+        needed_mem=needed_limit(found.projected_mem),
+        seconds=found.cost.seconds,
+        stages=found.cost.stages,
+        waits_for=found.cost.waits_for,
+        binding=_binding(question, found),
+        faster=tuple(
+            f"{each.text}: {told_seconds(each.seconds)}"
+            for each in faster(question, found)
+        ),
+        files=count_files(
+            measured, n_images=n_images, block=layout.block, columns=question.columns
+        ),
+        ways=tuple(_ways(measured, n_images=n_images, batch=layout.batch)),
+    )
+
+
+def _ways(measured: Measurement, *, n_images: int, batch: int) -> Iterator[str]:
+    """Yield what the ways to compute the layers of each network would take."""
+    for network in measured.networks:
+        rates = Rates.of(measured, network, batch=batch)
+        found = choose_strategy(
+            network.layers, rates, n_images=n_images, strategy="fused"
+        )
+        name = f"{network.name}, " if len(measured.networks) > 1 else ""
+        yield from (f"{name}{line}" for line in found.explanation.splitlines())
+
+
+def _binding(question: Question, found: Solution) -> str:
+    """Return the limit without which the run would be fastest, if any matters."""
+    much = 2**62  # bytes, or files: more than there is
+    lifted = {
+        "memory": replace(question, memory=much, memory_limit=None),
+        "max_files": replace(question, max_files=much),
+        **{
+            name: question.with_choice(name, None)
+            for name in CHOICES
+            if getattr(question, name) is not None
+        },
+    }
+    seconds = {name: _seconds(each) for name, each in lifted.items()}
+    best = min(seconds, key=lambda name: seconds[name])
+    if seconds[best] <= _NOTICEABLE * found.cost.seconds:
+        return best
+    return found.cost.waits_for
+
+
+def _seconds(question: Question) -> float:
+    found = solve(question)
+    return float("inf") if isinstance(found, Shortfall) else found.cost.seconds

@@ -12,7 +12,6 @@
     │   ├── IncompleteStore             some of its blocks are not written yet
     │   ├── CorruptStore                its bytes are not what its metadata promise
     │   └── NotInStore (KeyError)       it has no layer or result of that name
-    ├── PlanError (ValueError)          what was asked cannot fit into the memory there is
     ├── TaskError (RuntimeError)        workers died of a task, or the scheduler is gone
     ├── RecallNotReached                an approximate search finds less than was asked
     └── MissingDependencyError (ImportError)
@@ -76,10 +75,6 @@ class NotInStore(StoreError, KeyError):
     """A store has no layer or result of that name."""
 
     __str__ = Exception.__str__  # a KeyError would print its message in quotes
-
-
-class PlanError(EmbedkitError, ValueError):
-    """What was asked cannot fit into the memory there is."""
 
 
 class TaskError(EmbedkitError, RuntimeError):

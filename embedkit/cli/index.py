@@ -12,6 +12,7 @@ from embedkit.cli.options import METRICS, layer_of, layer_option, opened, store_
 from embedkit.cli.output import common, emit, line
 from embedkit.errors import InputError
 from embedkit.files.files import is_url
+from embedkit.retrieval.columns import ID, plain
 from embedkit.retrieval.indexed import index_folder
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def index(
     data = opened(store)
     name = layer_of(data, layer)
     folder = _folder(data, name, out)
-    built = ek.build_index(
-        data[name], recall=recall, n_neighbors=n_neighbors, metric=metric
-    )
+    x = data[name]
+    x = x.assign_coords({ID: ("image", plain(x[ID].values))})
+    built = ek.build_index(x, recall=recall, n_neighbors=n_neighbors, metric=metric)
     built.save(folder)
     if as_json:
         emit(
@@ -86,8 +87,8 @@ def _folder(store: Store, layer: str, out: str | None) -> Path:
     """Return where to save, known before anything is built."""
     if out is None:
         return index_folder(store, layer)
-    folder = Path(out).absolute()
-    if is_url(out) or folder.is_relative_to(store.url):
+    folder = Path(out).resolve()
+    if is_url(out) or folder.is_relative_to(Path(store.url).resolve()):
         raise InputError(
             f"an index cannot be saved in {out}; give a folder of this machine outside "
             "of the store, or leave -o out."

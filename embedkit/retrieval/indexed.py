@@ -187,7 +187,7 @@ def _check(found: Fitted, x: xr.DataArray, layer: str) -> None:
 
 def _check_images(name: str, held: Contents, x: xr.DataArray, layer: str) -> None:
     """Refuse another set or order of images, and such as are in the store no more."""
-    ids = np.asarray(x[ID].values).astype(np.str_)
+    ids = plain(x[ID].values).astype(np.str_)
     both = min(len(ids), len(held.images))
     other = np.flatnonzero(ids[:both] != held.images[:both])
     if len(other):

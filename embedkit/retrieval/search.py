@@ -137,7 +137,7 @@ def search(  # noqa: PLR0913 - one for each choice
     asked = queries_of(
         opened, x, query, embedder=lambda: embedder_of(opened, name, network=network)
     )
-    about: dict[str, Any] = {"layer": name, "metric": metric}
+    about: dict[Any, Any] = {"layer": name, "metric": metric}
     if known is not None and mask is None:
         distances, rows = known.nearest(asked, k=n_neighbors)
         about |= {"searched": len(known.index), **known.about()}
@@ -148,7 +148,7 @@ def search(  # noqa: PLR0913 - one for each choice
         about["searched"] = x.sizes["image"] if mask is None else int(mask.sum())
         about |= {} if known is None else {"index": None}
     found = _table(x, asked, distances=distances, rows=rows, columns=shown)
-    found.attrs = {**about}
+    found.attrs = about
     return found
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "info": "Show what a store holds.",
     "verify": "Check a store against its records, recompute rows, repair.",
     "search": "Find the stored images nearest to an image.",
+    "index": "Build and save a search index, with a recall that is measured.",
     "neighbors": "Find the exact nearest neighbors of every image.",
     "duplicates": "Group the images that are one picture; find leaks between splits.",
     "communities": "Group the images into communities of their neighbor graph.",

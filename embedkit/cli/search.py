@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
     "-k", "--n-neighbors", default=10, show_default=True, help="Hits per query."
 )
 @click.option(
-    "--metric", type=click.Choice(METRICS), default="cosine", show_default=True
+    "--metric",
+    type=click.Choice(METRICS),
+    help="[default: cosine, or that of the index]",
+)
+@click.option(
+    "--index",
+    metavar="DIR",
+    help="Ask this index, without --where; auto: the one beside STORE.",
 )
 @click.option("--where", help="A condition on the image table: which are searched.")
 @click.option("--column", "columns", multiple=True, help="One more column to show.")
@@ -47,7 +54,8 @@ def search(  # noqa: PLR0913 - one for each option
     query: tuple[str, ...],
     layer: str | None,
     n_neighbors: int,
-    metric: Metric,
+    metric: Metric | None,
+    index: str | None,
     where: str | None,
     columns: tuple[str, ...],
     sheet: str | None,
@@ -69,7 +77,8 @@ def search(  # noqa: PLR0913 - one for each option
         layer=name,
         n_neighbors=n_neighbors,
         where=where,
-        metric=metric,
+        metric=metric or ("cosine" if index is None else None),
+        index=index,
         columns=shown,
         network=net,
     )
@@ -90,6 +99,7 @@ def _show(found: pd.DataFrame, query: tuple[str, ...], n_neighbors: int) -> None
     about = found.attrs
     line(
         f"nearest by {about['metric']} in {about['layer']}, {about['searched']} searched"
+        f"{_how(about)}"
     )
     hidden = ("query", "id", "distance", "uri")  # the uri mostly repeats the id
     extra = [each for each in found.columns if each not in hidden]
@@ -110,6 +120,19 @@ def _show(found: pd.DataFrame, query: tuple[str, ...], n_neighbors: int) -> None
         )
         if len(hits) < n_neighbors:
             line(f"only {len(hits)} images can be found")
+
+
+def _how(about: dict[Any, Any]) -> str:
+    """Say what the index did, where one was given."""
+    if "index" not in about:
+        return ""
+    if about["index"] is None:
+        return " exactly, without the index, as there is a condition"
+    low, high = about["recall_low"], about["recall_high"]
+    return (
+        f" by an index ({about['index']}), recall {about['recall']:.4f} "
+        f"[{low:.4f}, {high:.4f}]"
+    )
 
 
 def _draw(

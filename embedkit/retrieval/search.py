@@ -17,6 +17,7 @@ from embedkit.errors import InputError, did_you_mean
 from embedkit.networks.network import Network
 from embedkit.retrieval.columns import ID, check_columns, column_names, values_at
 from embedkit.retrieval.embed import embedder_of
+from embedkit.retrieval.indexed import Fitted, Given, fitted
 from embedkit.retrieval.query import Queries, queries_of
 from embedkit.retrieval.scan import nearest
 from embedkit.retrieval.where import Where, mask_of
@@ -28,18 +29,19 @@ if TYPE_CHECKING:
 _USUAL = ("label", "uri")
 
 
-def search(
+def search(  # noqa: PLR0913 - one for each choice
     store: Store | str | os.PathLike[str],
     query: Any,
     *,
     layer: str | None = None,
     n_neighbors: int = 10,
     where: Where | None = None,
-    metric: Metric = "euclidean",
+    metric: Metric | None = None,
+    index: Given | None = None,
     columns: Sequence[str] | None = None,
     network: Network | str | nn.Module | None = None,
 ) -> pd.DataFrame:
-    """Find the stored images nearest to an image, exactly.
+    """Find the stored images nearest to an image: exactly, or as an index finds them.
 
     Parameters
     ----------
@@ -66,8 +68,13 @@ def search(
         columns of ``store.images``, as pandas reads it: ``"label == 'dog' and width >
         100"``, with backticks around names that are no Python names, and ``image`` for
         the id. Or a mask, or a function from the table to a mask.
-    metric : {"euclidean", "cosine", "inner_product"}, default "euclidean"
-        As for `embedkit.neighbors`.
+    metric : {"euclidean", "cosine", "inner_product"}, optional
+        As for `embedkit.neighbors`. By default ``"euclidean"``, or that of the `index`.
+    index : Index, path or "auto", optional
+        Answers instead of a look at all rows: what `embedkit.build_index` made of this
+        layer of this store, the folder where it was saved, or ``"auto"`` for the one
+        beside the store, ``photos.index/<layer>`` beside ``photos.zarr``. Under a `where`
+        it is checked and not asked: the images that pass are searched exactly.
     columns : sequence of str, optional
         Columns of the image table to add; by default ``label`` and ``uri``, where there
         are any.
@@ -81,13 +88,19 @@ def search(
         One row per hit, indexed by ``rank`` from 1: ``query`` (only for a list: the id or
         path, or its kind and number), ``id``, ``distance`` (float64, ascending; equal ones
         in the order of the store), then `columns`. Its ``attrs`` say ``layer``,
-        ``metric`` and ``searched``, the number of images that passed `where`.
+        ``metric`` and ``searched``, the number of images that passed `where`; with an
+        `index` also ``index``, its kind, and ``recall``, ``recall_low``, ``recall_high``
+        and ``n_truth`` as measured when it was built, and ``searched`` is how many images
+        it holds. ``index`` is None where a `where` was searched exactly.
 
     Raises
     ------
     InputError
         For what is no query, layer of maps, condition or metric, or a network that is
-        needed and not known.
+        needed and not known; for an index of another metric, layer or images, or one
+        that finds fewer images than were asked for.
+    StoreError
+        When no index was saved there.
     SourceError
         When an image that is searched for cannot be read.
     NotInStore
@@ -101,37 +114,64 @@ def search(
     on the active client or else on Dask's configured scheduler. The result does not
     depend on the chunks.
 
+    An index measures the distances of what it finds in float64 and gives them in float32.
+    That it belongs to the layer is told by features, ids, status and two of the rows, so
+    build it anew, or add to it, when the store has changed. A path is opened, and every
+    byte of it checked, at each call: for many searches give what `embedkit.open_index`
+    returns.
+
     See Also
     --------
     embedkit.neighbors : The neighbors of every stored image.
+    embedkit.build_index : An index with a recall that is measured.
     """
     opened = store if isinstance(store, Store) else open_store(store)
     x = opened[list(opened)[-1] if layer is None else layer]
     check_rows(x, asked="search", dims=("feature",))
     n_neighbors = _check_numbers(n_neighbors, metric)
+    known = None if index is None else fitted(opened, x, index)
+    metric = _metric(metric, known)
     shown = _columns(x, columns)
     mask = mask_of(x, where)
     name = str(x.name)
     asked = queries_of(
         opened, x, query, embedder=lambda: embedder_of(opened, name, network=network)
     )
-    distances, rows = nearest(
-        x, asked.vectors, own=asked.rows, k=n_neighbors, metric=metric, mask=mask
-    )
+    about: dict[Any, Any] = {"layer": name, "metric": metric}
+    if known is not None and mask is None:
+        distances, rows = known.nearest(asked, k=n_neighbors)
+        about |= {"searched": len(known.index), **known.about()}
+    else:
+        distances, rows = nearest(
+            x, asked.vectors, own=asked.rows, k=n_neighbors, metric=metric, mask=mask
+        )
+        about["searched"] = x.sizes["image"] if mask is None else int(mask.sum())
+        about |= {} if known is None else {"index": None}
     found = _table(x, asked, distances=distances, rows=rows, columns=shown)
-    searched = x.sizes["image"] if mask is None else int(mask.sum())
-    found.attrs = {"layer": name, "metric": metric, "searched": searched}
+    found.attrs = about
     return found
 
 
-def _check_numbers(n_neighbors: Any, metric: str) -> int:
+def _check_numbers(n_neighbors: Any, metric: str | None) -> int:
     count = whole(n_neighbors, asked="search", name="n_neighbors")
     if count < 1:
         raise InputError(f"search got n_neighbors={count}; choose 1 or more.")
-    if metric not in get_args(Metric):
+    if metric is not None and metric not in get_args(Metric):
         nearest_names = did_you_mean(str(metric), get_args(Metric))
         raise InputError(f"search got metric={metric!r}. {nearest_names}")
     return count
+
+
+def _metric(metric: Metric | None, known: Fitted | None) -> Metric:
+    """Return the metric asked for, which has to be that of the index."""
+    if known is None:
+        return metric or "euclidean"
+    if metric is not None and metric != known.index.metric:
+        raise InputError(
+            f"search got metric={metric!r} and {known.name} orders by "
+            f"{known.index.metric!r}; leave the metric out, or build an index with it."
+        )
+    return known.index.metric
 
 
 def _columns(x: xr.DataArray, columns: Sequence[str] | None) -> list[str]:

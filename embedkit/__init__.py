@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from embedkit.analysis.cluster import cluster
     from embedkit.analysis.communities import communities, modularity
     from embedkit.analysis.graph import adjacency, neighbor_graph
-    from embedkit.analysis.index import Index, build_index, open_index
+    from embedkit.analysis.index import build_index, open_index
+    from embedkit.analysis.index_object import Index
     from embedkit.analysis.neighbors import neighbors
     from embedkit.analysis.probe import probe
     from embedkit.analysis.project import project
@@ -35,7 +36,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ImageSet": "embedkit.images.imageset",
-    "Index": "embedkit.analysis.index",
+    "Index": "embedkit.analysis.index_object",
     "Network": "embedkit.networks.network",
     "Store": "embedkit.store.store",
     "adjacency": "embedkit.analysis.graph",

@@ -16,8 +16,8 @@ from embedkit.analysis.frame import (
     labelled,
     provenance,
 )
-from embedkit.analysis.ivf_lists import survey
 from embedkit.analysis.ivf_space import Space, parts
+from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
 from embedkit.analysis.pair_distances import Floats
 from embedkit.analysis.share import run_shared

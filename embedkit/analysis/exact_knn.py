@@ -13,25 +13,17 @@ tiles, the order of summation in BLAS, the workers, or the rows around.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from embedkit.analysis.exact_sides import Known, prepared, sides, surveyed
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.ranking import copies_of, near_dtype, nothing, self_distances
-from embedkit.analysis.score_bounds import scale_exponent
-from embedkit.analysis.search_rows import (
-    Side,
-    Survey,
-    crowds,
-    joined,
-    loaded,
-    prepare,
-    survey,
-)
+from embedkit.analysis.search_rows import Side, loaded
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.tile_tasks import (
     Search,
@@ -48,17 +40,6 @@ from embedkit.tasks import run_tasks
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 _AGAIN = 256  # rows of a task that searches in float64
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the survey says of the rows of one side."""
-
-    survey: Survey
-    kept: Ids
-    dropped: Ids
-    first: Ids  # for each dropped row
-    zeros: Ids  # under cosine
 
 
 def search(
@@ -95,15 +76,18 @@ def search(
     """
     folder.mkdir(parents=True, exist_ok=True)
     alone = queries is None
-    known = _survey(rows, metric, plan, most=k + 1)
-    asked = known if queries is None else _survey(queries, metric, plan, most=1)
-    made = _sides(rows, queries, known, asked, metric=metric, folder=folder, most=k + 1)
+    known = surveyed(rows, metric=metric, plan=plan, most=k + 1)
+    asked = known
+    if queries is not None:
+        asked = surveyed(queries, metric=metric, plan=plan, most=1)
+    made = sides(rows, queries, known=known, asked=asked, metric=metric,
+                 folder=folder, most=k + 1)  # fmt: skip
     todo = Search(*made, alone=alone, k=k, reach=0.0, tile=plan.tile_rows,
                   band=plan.band_rows, slots=plan.on_machine)  # fmt: skip
     bands = -(-todo.ask.size // todo.band)
     near = [f"near-{band}.npy" for band in range(bands)]
     if _has(folder, "reach.npy") or not all(_has(folder, name) for name in near):
-        todo = replace(todo, reach=_prepare(todo))
+        todo = replace(todo, reach=prepared(todo))
         if alone:
             _pair_all(todo, bands, plan)
         else:
@@ -112,75 +96,6 @@ def search(
     _again(todo, done)
     _tidy(folder)
     return _whole(todo, done, known, asked)
-
-
-def _survey(spool: Spool, metric: Metric, plan: NeighborsPlan, *, most: int) -> _Known:
-    """Look at all rows, in tasks, and choose which take part in products."""
-    height = plan.band_rows
-    parts: dict[int, Survey] = {}
-    calls = [
-        (spool, start, min(start + height, spool.shape[0]), metric)
-        for start in range(0, spool.shape[0], height)
-    ]
-    for arguments, part in run_tasks(survey, calls, name="survey_rows"):
-        parts[arguments[1]] = part
-    found = joined([parts[start] for start in sorted(parts)])
-    rows = np.flatnonzero(found.usable & ~(found.zero & (metric == "cosine")))
-    zeros = np.flatnonzero(found.zero & (metric == "cosine"))
-    dropped, first = crowds(spool, rows, found.prints[rows], most=most)
-    kept = np.setdiff1d(rows, dropped, assume_unique=True)
-    return _Known(found, kept, dropped, first, zeros)
-
-
-def _sides(
-    rows: Spool,
-    queries: Spool | None,
-    known: _Known,
-    asked: _Known,
-    *,
-    metric: Metric,
-    folder: Path,
-    most: int,
-) -> tuple[Side, Side]:
-    """Save what tasks need of both sides, and return them."""
-    exponent, features = 0, rows.shape[1]
-    if metric != "cosine":
-        peak = max(known.survey.peak, asked.survey.peak)
-        exponent = scale_exponent(peak, features)
-    center = np.zeros(features)
-    if metric != "inner_product" and np.isfinite(known.survey.total).all():
-        usable = max(1, int(known.survey.usable.sum()))
-        center = np.ldexp(known.survey.total / usable, exponent)
-    save(folder / "center.npy", center)
-    save(folder / "zeros.npy", known.zeros[:most])  # all at one distance of all rows
-    save(folder / "base-kept.npy", known.kept)
-    base = Side(rows, str(folder), "base", len(known.kept), metric, exponent)
-    if queries is None:
-        return base, base
-    save(folder / "ask-kept.npy", asked.kept)
-    ask = Side(queries, str(folder), "ask", len(asked.kept), metric, exponent)
-    return ask, base
-
-
-def _prepare(todo: Search) -> float:
-    """Write the float32 rows of both sides; return the largest squared length in the base."""
-    ready = todo.path("reach.npy")
-    if ready.exists():
-        return float(loaded(ready))
-    reach = 0.0
-    for side in {todo.ask.name: todo.ask, todo.base.name: todo.base}.values():
-        width = (side.spool.shape[1] + 2) * 4
-        with side.path.open("wb") as file:
-            file.truncate(side.size * width)
-        calls = [
-            (side, start, min(start + todo.band, side.size))
-            for start in range(0, side.size, todo.band)
-        ]
-        found = [each for _, each in run_tasks(prepare, calls, name="prepare_rows")]
-        if side == todo.base:
-            reach = max(found, default=0.0)
-    save(ready, np.array(reach))
-    return reach
 
 
 def _pair_all(todo: Search, bands: int, plan: NeighborsPlan) -> None:
@@ -222,12 +137,12 @@ def _sampled(todo: Search, size: int) -> Side:
     rng = np.random.default_rng(0)
     places = np.sort(rng.choice(todo.base.size, sample.size, replace=False))
     width = todo.base.spool.shape[1] + 2
-    prepared = np.memmap(
+    rows = np.memmap(
         todo.base.path, np.float32, mode="r", shape=(todo.base.size, width)
     )
     with sample.path.open("wb") as file:
         for start in range(0, len(places), 4096):
-            file.write(prepared[places[start : start + 4096]].tobytes())
+            file.write(rows[places[start : start + 4096]].tobytes())
     return sample
 
 
@@ -271,7 +186,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _whole(
-    todo: Search, done: npt.NDArray[Any], known: _Known, asked: _Known
+    todo: Search, done: npt.NDArray[Any], known: Known, asked: Known
 ) -> npt.NDArray[Any]:
     """Return every row, also those that took no part in products."""
     out = nothing(len(asked.survey.usable), todo.k)

@@ -14,8 +14,8 @@ from embedkit.analysis.index_choice import Choice
 from embedkit.analysis.index_rows import Rows
 from embedkit.analysis.index_search import Effort, Searcher
 from embedkit.analysis.index_tune import SETS, Tuner
-from embedkit.analysis.ivf_lists import survey
 from embedkit.analysis.ivf_space import Space, parts
+from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Ids
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import EXACT, Recall, spread_sample

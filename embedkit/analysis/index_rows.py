@@ -20,7 +20,7 @@ class Rows:
 
     def __init__(self, files: tuple[Spool, ...]) -> None:
         self.files = files
-        self._maps = [each.rows for each in files]
+        self._maps = [np.asarray(each.rows) for each in files]
         self._ends = np.cumsum([each.shape[0] for each in files])
 
     def __reduce__(self) -> tuple[type[Rows], tuple[tuple[Spool, ...]]]:
@@ -32,7 +32,7 @@ class Rows:
     def take(self, ids: Ids) -> Floats:
         """Return rows by number, in any order, shape (M, F)."""
         if len(self.files) == 1:
-            return np.asarray(self._maps[0][ids])
+            return np.asarray(np.take(self._maps[0], ids, axis=0))
         where = np.searchsorted(self._ends, ids, side="right")
         dtype = np.result_type(*[each.dtype for each in self._maps])
         out = np.empty((len(ids), self.files[0].shape[1]), dtype)

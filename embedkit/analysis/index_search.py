@@ -146,6 +146,8 @@ class Searcher:
         found = ranked(
             queries, self.rows.take, ids, k=k, metric=metric, threads=self.threads
         )
+        if not (best[1] >= 0).any():  # the first part: nothing to join with
+            return found
         return merge_nearest(best, found, k=k)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from embedkit.analysis.faiss_adapter import Float32s, nearest_centroid
 from embedkit.analysis.ivf_bounds import squared_floor
 from embedkit.analysis.ivf_space import Floats, Space, parts
+from embedkit.analysis.ivf_survey import finite_rows, over_rows, survey
 from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import spread_sample
@@ -21,7 +21,6 @@ from embedkit.analysis.spool import Spool
 
 _ROUNDS = 6  # of k-means; more of them change recall by less than its interval
 _TRAIN = 32  # rows per list to train on
-_TASK = 2**24  # entries per task: 64 MiB of float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +95,9 @@ def make_lists(spool: Spool, *, metric: Metric, seed: int, folder: Path) -> List
     np.save(folder / "centroids.npy", centroids)
     of_row = np.full(len(listed), -1, np.int32)
     radii, gaps = np.zeros(len(centroids)), np.zeros(len(centroids))
-    for part, found in _over_rows(_assign, spool, space, folder, "assign rows"):
+    for part, found in over_rows(
+        _assign, spool, space=space, name="assign rows", folder=folder
+    ):
         numbers, own, excess = found
         numbers = np.where(listed[part], numbers, -1)
         of_row[part] = numbers
@@ -129,94 +130,17 @@ def kinds_of(queries: Spool, space: Space, *, folder: Path) -> tuple[Ids, Any, A
     count = queries.shape[0]
     numbers, usable = np.zeros(count, np.int64), np.zeros(count, bool)
     null = np.zeros(count, bool)
-    for part, found in _over_rows(_nearest, queries, space, folder, "assign queries"):
+    for part, found in over_rows(
+        _nearest, queries, space=space, name="assign queries", folder=folder
+    ):
         numbers[part], usable[part], null[part] = found
     return numbers, usable, null
-
-
-def survey(spool: Spool, *, metric: Metric) -> tuple[Any, Any, Space]:
-    """Read all rows for what the common space needs to know.
-
-    Returns
-    -------
-    usable, null : ndarray of bool, shape (N,)
-        Rows that are finite; those that are zero where the metric is the cosine.
-    space : Space
-    """
-    n_rows, features = spool.shape
-    usable, null = np.zeros(n_rows, bool), np.zeros(n_rows, bool)
-    peak, total, reach = 0.0, np.zeros(features), 0.0
-    blank = Space(metric=metric, scale=1.0, center=total, reach=0.0)
-    for part, (finite, zero, top) in _over_rows(_look, spool, blank, None, "look"):
-        usable[part], null[part], peak = finite, zero, max(peak, top)
-    scale = 1.0 if metric == "cosine" or not peak else 2.0 ** np.frexp(peak)[1]
-    scaled = Space(metric=metric, scale=scale, center=total, reach=0.0)
-    for _, part_sum in _over_rows(_sum, spool, scaled, None, "average"):
-        total = total + part_sum
-    center = total / max(1, usable.sum())
-    space = Space(metric=metric, scale=scale, center=center, reach=0.0)
-    if metric == "inner_product":
-        for _, top in _over_rows(_furthest, spool, space, None, "reach"):
-            reach = max(reach, top)
-        space = Space(metric=metric, scale=scale, center=center, reach=reach)
-    return usable, null & usable & (metric == "cosine"), space
-
-
-def _over_rows(
-    work: Callable[..., Any], spool: Spool, space: Space, folder: Path | None, name: str
-) -> Iterable[tuple[slice, Any]]:
-    """Run `work` over blocks of rows, in order, so that sums are reproducible."""
-    cuts = list(parts(*spool.shape, entries=_TASK))
-    tasks = [(work, spool, space, folder, part.start, part.stop) for part in cuts]
-    found = {args[4]: got for args, got in run_shared(_one_block, tasks, name=name)}
-    return [(part, found[part.start]) for part in cuts]
-
-
-def _one_block(
-    work: Callable[..., Any],
-    spool: Spool,
-    space: Space,
-    folder: Path | None,
-    start: int,
-    stop: int,
-) -> Any:
-    """Do one piece of work in pieces that fit the cache, and join the answers."""
-    rows = spool.block(start, stop)
-    extra = () if folder is None else (np.load(folder / "centroids.npy"),)
-    return work([rows[part] for part in parts(*rows.shape)], space, *extra)
-
-
-def _finite(rows: Floats) -> Floats:
-    """Put zeros for rows that are not finite: they are counted elsewhere."""
-    return np.where(usable_rows(rows)[:, None], rows, 0)
-
-
-def _look(pieces: list[Floats], _: Space) -> tuple[Any, Any, float]:
-    finite = [usable_rows(rows) for rows in pieces]
-    null = [~rows.any(axis=1) for rows in pieces]
-    peak = max(float(np.abs(_finite(rows)).max(initial=0)) for rows in pieces)
-    return np.concatenate(finite), np.concatenate(null), peak
-
-
-def _sum(pieces: list[Floats], space: Space) -> Float64s:
-    total = np.zeros(pieces[0].shape[1])
-    for rows in pieces:
-        total += space.raw(_finite(rows)).sum(axis=0)
-    return total
-
-
-def _furthest(pieces: list[Floats], space: Space) -> float:
-    squares = []
-    for rows in pieces:
-        gap = space.raw(rows[usable_rows(rows)]) - space.center
-        squares.append(np.einsum("nf,nf->n", gap, gap).max(initial=0))
-    return float(np.sqrt(max(squares)))
 
 
 def _nearest(
     pieces: list[Floats], space: Space, centroids: Float32s
 ) -> tuple[Ids, Any, Any]:
-    points = [space.queries(_finite(rows)).astype(np.float32) for rows in pieces]
+    points = [space.queries(finite_rows(rows)).astype(np.float32) for rows in pieces]
     numbers = [nearest_centroid(each, centroids)[0] for each in points]
     finite = [usable_rows(rows) for rows in pieces]
     null = [~rows.any(axis=1) for rows in pieces]
@@ -235,7 +159,7 @@ def _assign(
 def _assign_piece(
     rows: Floats, space: Space, centroids: Float32s
 ) -> tuple[Ids, Float64s, Float64s]:
-    points = space.points(_finite(rows))  # (n, F')
+    points = space.points(finite_rows(rows))  # (n, F')
     rounded = points.astype(np.float32)
     numbers, squared = nearest_centroid(rounded, centroids)
     gap = points - centroids[numbers]

@@ -11,53 +11,19 @@ import numpy.typing as npt
 import xarray as xr
 
 from embedkit.analysis.frame import labelled, provenance
-from embedkit.analysis.ivf_lists import Lists, kinds_of, make_lists
-from embedkit.analysis.ivf_space import Space
+from embedkit.analysis.ivf_lists import Lists, make_lists
+from embedkit.analysis.ivf_queries import Asked, asked_of
 from embedkit.analysis.ivf_tasks import Job, publish, search_rows, search_tile
 from embedkit.analysis.ivf_tiles import Tiles, make_tiles
+from embedkit.analysis.ivf_tune import Sample, Tuner
 from embedkit.analysis.merge import Float64s, Ids, nothing_found
 from embedkit.analysis.pair_distances import Metric
-from embedkit.analysis.recall import (
-    EXACT,
-    Recall,
-    estimate,
-    found_shares,
-    spread_sample,
-)
+from embedkit.analysis.recall import EXACT, Recall, found_shares
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool, spool
-from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import RecallNotReached
 
 _TILE = 2048  # queries per task at most: one crowded list may have any number
-_TRIES = 4
-_MARGIN = 0.997  # level when tuning, so that the check passes at its own
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Queries:
-    """The rows to search for: their list, and which of them have an answer or need none."""
-
-    rows: Spool
-    itself: bool
-    of_query: Ids  # (Q,), list
-    usable: Ids
-    alike: npt.NDArray[np.bool_]  # (Q,), at one distance of everything
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sample:
-    """Exact truth on some queries, and how many lists each true neighbor takes."""
-
-    rows: Ids  # (n,)
-    truth: Ids  # (n, k)
-    needed: Ids  # (n, k), -1 where there is no neighbor
-
-    def shares(self, nprobe: int) -> Float64s:
-        """Return the share of neighbors in the nearest `nprobe` lists, shape (n,)."""
-        wanted = (self.truth >= 0).sum(axis=1)
-        hit = ((self.needed < nprobe) & (self.truth >= 0)).sum(axis=1)
-        return np.where(wanted > 0, hit / np.maximum(wanted, 1), 1.0)
 
 
 def approximate(
@@ -118,15 +84,16 @@ def approximate(
         folder = Path(place)
         database = spool(x, folder / "rows")
         lists = make_lists(database, metric=metric, seed=seed, folder=folder)
-        asked = _asked(database, queries, lists, folder)
+        asked = asked_of(database, queries, lists=lists, folder=folder)
         counts = np.bincount(
             asked.of_query[asked.of_query >= 0], minlength=len(lists.centroids)
         )
         tiles = make_tiles(lists.centroids, counts)
-        search = _Search(database, asked, lists, tiles, n_neighbors, recall, folder)
-        nprobe, check = search.tuned(np.random.default_rng((seed, 2)))
+        tuner = Tuner(database, asked, lists, tiles, n_neighbors, recall, folder)
+        nprobe, check = tuner.tuned(np.random.default_rng((seed, 2)))
+        search = _Search(database, asked, lists, tiles, n_neighbors, folder)
         near, ids, certified = search.run(nprobe)
-        measured = search.measured(ids, check, certified)
+        measured = _measured(tuner, ids, check, certified)
     if measured.low < recall:
         error = RecallNotReached(
             f"neighbors was asked for recall={recall} and reached {measured} (95 % of "
@@ -157,77 +124,11 @@ def approximate(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Search:
     database: Spool
-    asked: _Queries
+    asked: Asked
     lists: Lists
     tiles: Tiles
     k: int
-    recall: float
     folder: Path
-
-    @property
-    def space(self) -> Space:
-        return self.lists.space
-
-    @property
-    def most(self) -> int:
-        """Lists to probe so that every tile reads every row."""
-        return int(self.tiles.ranks.max(initial=0)) + 1
-
-    def tuned(self, rng: np.random.Generator) -> tuple[int, _Sample]:
-        """Return how many lists to probe, and rows to check it on that were not used."""
-        every = self.most
-        count = _truth_rows(self.recall)
-        left, known = self.asked.usable, list[_Sample]()
-        for _ in range(_TRIES):
-            sample, left = self._sample(left, count, rng)
-            if known:
-                nprobe = self._fewest(known, every)
-                if self._estimate(sample.shares(nprobe)).low >= self.recall:
-                    return nprobe, sample
-            known.append(sample)
-        return every, sample
-
-    def _sample(
-        self, rows: Ids, count: int, rng: np.random.Generator
-    ) -> tuple[_Sample, Ids]:
-        """Look up the truth of sampled rows; return also the rows that are left."""
-        chosen = spread_sample(rows, count, rng=rng)
-        if not len(chosen):  # all are known: check on all of them
-            chosen = spread_sample(self.asked.usable, count, rng=rng)
-        _, truth = true_neighbors(
-            self.asked.rows.take(chosen),
-            self.database,
-            query_ids=chosen if self.asked.itself else np.full(len(chosen), -1),
-            k=self.k,
-            space=self.space,
-            folder=self.folder,
-        )
-        tile = self.tiles.of_list[self.asked.of_query[chosen]]  # (n,)
-        of_neighbor = self.lists.of_row[truth]  # (n, k)
-        needed = self.tiles.ranks[tile[:, None], of_neighbor].astype(np.int64)
-        needed[of_neighbor < 0] = 0  # rows that every tile sees
-        needed[self.asked.alike[chosen]] = 0
-        sample = _Sample(chosen, truth, np.where(truth >= 0, needed, -1))
-        return sample, np.setdiff1d(rows, chosen)
-
-    def _fewest(self, known: list[_Sample], every: int) -> int:
-        """Return the fewest lists that leave the check a margin on the known rows."""
-        rows = sum(len(each.rows) for each in known)
-        # So few rows may not be able to say more: then all they have to be right.
-        perfect = self._estimate(np.ones(rows), level=_MARGIN).low
-        wanted = min(self.recall, perfect)
-        low, high = 1, every
-        while low < high:
-            middle = (low + high) // 2
-            shares = np.concatenate([each.shares(middle) for each in known])
-            if self._estimate(shares, level=_MARGIN).low >= wanted:
-                high = middle
-            else:
-                low = middle + 1
-        return low
-
-    def _estimate(self, shares: Float64s, level: float = 0.95) -> Recall:
-        return estimate(shares, population=len(self.asked.usable), level=level)
 
     def run(self, nprobe: int) -> tuple[Float64s, Ids, npt.NDArray[np.bool_]]:
         """Search all tiles, as tasks; join the answers by row."""
@@ -265,42 +166,21 @@ class _Search:
             database=self.database,
             queries=self.asked.rows,
             itself=self.asked.itself,
-            space=self.space,
+            space=self.lists.space,
             folder=self.folder,
             k=self.k,
             nprobe=nprobe,
             zeros=self.lists.zeros[: self.k + 1],
         )
 
-    def measured(
-        self, ids: Ids, check: _Sample, certified: npt.NDArray[np.bool_]
-    ) -> Recall:
-        """Compare the answers with the truth on the rows that tuning did not use."""
-        if certified.all():
-            return EXACT
-        return self._estimate(found_shares(ids[check.rows], check.truth))
 
-
-def _truth_rows(recall: float) -> int:
-    """How many rows tell `recall` from 1: some tens of misses are to be expected."""
-    return int(np.clip(round(10 / (1 - recall)), 500, 5000))
-
-
-def _asked(
-    database: Spool, queries: xr.DataArray | None, lists: Lists, folder: Path
-) -> _Queries:
-    """Find the list of each query; the rows themselves know it, except products."""
-    metric = lists.space.metric
-    rows = database if queries is None else spool(queries, folder / "queries")
-    itself = queries is None
-    if itself and metric != "inner_product":
-        alike = np.zeros(database.shape[0], bool)
-        alike[lists.zeros] = True
-        of_query = lists.of_row.astype(np.int64)
-        return _Queries(rows, itself, of_query, lists.usable, alike)
-    of_query, usable, null = kinds_of(rows, lists.space, folder=folder)
-    alike = null & usable & (metric != "euclidean")
-    return _Queries(rows, itself, of_query, np.flatnonzero(usable), alike)
+def _measured(
+    tuner: Tuner, ids: Ids, check: Sample, certified: npt.NDArray[np.bool_]
+) -> Recall:
+    """Compare the answers with the truth on the rows that tuning did not use."""
+    if certified.all():
+        return EXACT
+    return tuner.estimate(found_shares(ids[check.rows], check.truth))
 
 
 def _as_dataset(

@@ -12,7 +12,7 @@ Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Float64s: TypeAlias = npt.NDArray[np.float64]
 
 
-def lift(rows: Floats, metric: Metric) -> Float64s:
+def lift(rows: Floats, metric: Metric, *, out: Float64s | None = None) -> Float64s:
     """Convert to float64; under cosine also to unit length, zero rows staying zero.
 
     Parameters
@@ -21,52 +21,66 @@ def lift(rows: Floats, metric: Metric) -> Float64s:
         Finite.
     metric : {"euclidean", "cosine", "inner_product"}
         Of the search.
+    out : ndarray of float64, shape (M, F), optional
+        Where the copy goes: memory that is used again costs no page faults.
 
     Returns
     -------
     ndarray of float64, shape (M, F)
         A copy, in C order: sums along a row do not depend on the rows around.
     """
-    lifted = np.array(rows, dtype=np.float64, order="C")
+    lifted = np.empty(rows.shape) if out is None else out
+    lifted[...] = rows
     if metric == "cosine":
         # By the peak first: the square of 1e-200 or 1e200 is not a float64.
-        for size in (_peak, _length):
-            scale = size(lifted)
+        # The peak of what was given is the same number, and sooner found.
+        for size, of in ((_peak, rows), (_length, lifted)):
+            scale = size(of)  # (M, 1)
             lifted /= np.where(scale > 0, scale, 1)
     return lifted
 
 
-def pair_distances(first: Float64s, second: Float64s, metric: Metric) -> Float64s:
+def pair_distances(
+    first: Float64s, second: Float64s, metric: Metric, *, out: Float64s | None = None
+) -> Float64s:
     """Measure pairs of lifted rows.
 
     Parameters
     ----------
-    first, second : ndarray of float64, shape (M, F)
-        What `lift` returned, one pair a row. The order within a pair does not matter.
+    first, second : ndarray of float64, shape (..., F)
+        What `lift` returned, one pair a row; one row may stand for several, as usual for
+        arrays of size 1. The order within a pair does not matter.
     metric : {"euclidean", "cosine", "inner_product"}
         ``|q-y|``; ``1 - cos(q, y)``, where a zero row has cosine 0 to everything; or
         ``-q·y``, which orders like a distance but is none.
+    out : ndarray of float64, shape (..., F), in C order, optional
+        Memory to work in, which may be that of `second`.
 
     Returns
     -------
-    ndarray of float64, shape (M,)
+    ndarray of float64, shape (...)
         Infinite where the squares do not fit into a float64.
     """
     with np.errstate(over="ignore"):
         if metric == "inner_product":
-            return np.asarray(-np.sum(first * second, axis=1))
-        gap = first - second
-        gap *= gap
-        squared: Float64s = np.sum(gap, axis=1)  # (M,)
-    if metric == "euclidean":
+            return np.asarray(-np.sum(np.multiply(first, second, out=out), axis=-1))
+        defined = _any(first) & _any(second) if metric == "cosine" else None
+        gap = np.subtract(first, second, out=out)
+        squared: Float64s = np.sum(np.multiply(gap, gap, out=gap), axis=-1)  # (...)
+    if defined is None:
         return np.asarray(np.sqrt(squared))
     # 1 - cos = |u-v|²/2 for unit rows: exactly 0 for copies, where 1 - u·v is noise.
-    defined = first.any(axis=1) & second.any(axis=1)
     return np.where(defined, squared / 2, 1.0)
 
 
-def _peak(rows: Float64s) -> Float64s:
-    return np.asarray(np.abs(rows).max(axis=1, keepdims=True, initial=0.0))  # (M, 1)
+def _any(rows: Float64s) -> npt.NDArray[np.bool_]:
+    found = rows[..., :1].any(axis=-1)  # (...), where most rows are done
+    return np.asarray(found if found.all() else rows.any(axis=-1))
+
+
+def _peak(rows: Floats) -> Float64s:
+    peak = np.abs(rows).max(axis=1, keepdims=True, initial=0)  # (M, 1)
+    return np.asarray(peak, np.float64)
 
 
 def _length(rows: Float64s) -> Float64s:

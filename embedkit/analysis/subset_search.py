@@ -22,7 +22,7 @@ from embedkit.analysis.pair_distances import Floats, Metric, lift, pair_distance
 from embedkit.analysis.rows import usable_rows
 
 _SPARE = 16  # candidates beyond k + k/2: groups of near copies are rarely larger
-_PAIRS = 2**18  # float64 entries measured together, so that they stay in the cache
+_PAIRS = 2**17  # float64 entries measured together: 1 MiB, which stays in the cache
 
 
 def search_subset(
@@ -156,22 +156,33 @@ def ranked(
         -1 for none.
     """
     near = np.full(candidates.shape, np.nan)
-    height = max(1, _PAIRS // max(1, candidates.shape[1] * queries.shape[1]))
+    count, width = candidates.shape[1], queries.shape[1]
+    height = max(1, _PAIRS // max(1, count * width))
 
-    def fill(start: int) -> None:
-        found = candidates[start : start + height]  # (q, C)
-        row, column = np.nonzero(found >= 0)  # (P,)
-        others = lift(take(found[row, column]), metric)
-        asked = lift(queries[start + row], metric)
-        near[start + row, column] = pair_distances(asked, others, metric)
+    def fill(starts: range) -> None:
+        scratch = np.empty((height * count, width))
+        for start in starts:
+            found = candidates[start : start + height]  # (q, C)
+            filler = found.max(
+                initial=-1
+            )  # a row that is there, for those that are not
+            if filler < 0:
+                continue
+            ids = np.where(found >= 0, found, filler)
+            others = lift(take(ids.ravel()), metric, out=scratch[: ids.size])
+            others = others.reshape(*ids.shape, width)  # (q, C, F)
+            asked = lift(queries[start : start + height], metric)[:, None]  # (q, 1, F)
+            near[start : start + height] = pair_distances(
+                asked, others, metric, out=others
+            )
 
     starts = range(0, len(queries), height)
-    if threads > 1 and len(starts) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, starts))
+    hands = min(threads, len(starts))
+    if hands > 1:
+        with ThreadPoolExecutor(hands) as pool:
+            list(pool.map(fill, [starts[hand::hands] for hand in range(hands)]))
     else:
-        for start in starts:
-            fill(start)
+        fill(starts)
     # what does not fit into a float64 is no distance
     some = (candidates >= 0) & np.isfinite(near)
     answer = np.where(some, near, np.nan), np.where(some, candidates, -1)

@@ -7,7 +7,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import embedkit as ek
-from embedkit.analysis import ivf_search
+from embedkit.analysis import ivf_tune
 from embedkit.analysis.ivf_search import approximate
 from embedkit.analysis.ivf_tiles import make_tiles, probed_rows
 from embedkit.errors import RecallNotReached
@@ -154,9 +154,9 @@ def test_a_large_part_of_the_database_is_read_in_pieces(as_images, monkeypatch):
 
 def test_a_recall_that_is_missed_is_told(as_images, monkeypatch):
     """The figures of the check are in the message."""
-    monkeypatch.setattr(ivf_search._Search, "_fewest", lambda *_: 1)
-    monkeypatch.setattr(ivf_search, "_TRIES", 1)
-    monkeypatch.setattr(ivf_search._Search, "most", property(lambda _: 1))
+    monkeypatch.setattr(ivf_tune.Tuner, "_fewest", lambda *_: 1)
+    monkeypatch.setattr(ivf_tune, "_TRIES", 1)
+    monkeypatch.setattr(ivf_tune.Tuner, "most", property(lambda _: 1))
     x = xr.DataArray(
         np.random.default_rng(0).random((3000, 12)), dims=("image", "feature")
     )

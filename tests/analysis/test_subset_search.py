@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from embedkit.analysis import subset_search
 from embedkit.analysis.ivf_space import Space
 from embedkit.analysis.pair_distances import lift, pair_distances
-from embedkit.analysis.subset_search import search_subset
+from embedkit.analysis.subset_search import ranked, search_subset
 
 METRICS = ("euclidean", "cosine", "inner_product")
 
@@ -121,3 +122,35 @@ def test_a_crowd_that_is_all_zero():
     assert ids[30].tolist() == [0, 1]
     assert ids[0].tolist() == [1, 2]
     assert (near == 1).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("features", [1, 9, 700])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_distance_depends_on_its_pair_alone(monkeypatch, metric, features, threads):
+    """Measured in blocks it has the bytes that it has on its own; -1 stays nothing."""
+    monkeypatch.setattr(subset_search, "_PAIRS", 7 * features * 3)
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(60, features)).astype(np.float32)
+    rows[7], rows[8, 0], rows[59] = 0, 0, np.nan
+    queries = np.concatenate([rows[5:9], rng.normal(size=(20, features))])
+    candidates = rng.permuted(np.tile(np.arange(59), (24, 1)), axis=1)[:, :7]
+    candidates[rng.random(candidates.shape) < 0.2] = -1
+    candidates[9:15] = -1  # a block of nothing
+
+    near, ids = ranked(
+        queries, lambda at: rows[at], candidates, k=7, metric=metric, threads=threads
+    )
+
+    for row, query in enumerate(queries):
+        some = np.sort(candidates[row][candidates[row] >= 0])
+        alone = [
+            pair_distances(lift(query[None], metric), lift(rows[[at]], metric), metric)
+            for at in some
+        ]
+        found = np.concatenate([np.empty(0), *alone])
+        order = np.argsort(found, kind="stable")
+        assert ids[row, : len(some)].tolist() == some[order].tolist()
+        assert near[row, : len(some)].tobytes() == found[order].tobytes()
+        assert (ids[row, len(some) :] == -1).all()
+        assert np.isnan(near[row, len(some) :]).all()

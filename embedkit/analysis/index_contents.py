@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis.index import Index
+from embedkit.analysis.index_object import Index
 from embedkit.analysis.index_rows import Rows
 
 

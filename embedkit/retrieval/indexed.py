@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import xarray as xr
 
-from embedkit.analysis.index import Index, open_index
+from embedkit.analysis.index import open_index
 from embedkit.analysis.index_contents import Contents, contents_of
+from embedkit.analysis.index_object import Index
 from embedkit.analysis.merge import nothing_found
 from embedkit.errors import InputError, StoreError
 from embedkit.retrieval.columns import ID, plain

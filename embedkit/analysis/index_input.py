@@ -113,7 +113,8 @@ def ids_of(x: xr.DataArray, *, first: int) -> npt.NDArray[np.str_]:
     """
     if "image" not in x.coords:
         return np.arange(first, first + x.sizes["image"]).astype(np.str_)
-    images = np.asarray(x["image"].values).astype(np.str_)
+    # By way of objects: NumPy does not turn ids of a store (StringDType) into str_.
+    images = np.asarray(x["image"].values, dtype=object).astype(np.str_)
     names, counts = np.unique(images, return_counts=True)
     if len(names) < len(images):
         twice = str(names[counts > 1][0])

@@ -33,7 +33,10 @@ def lift(rows: Floats, metric: Metric, *, out: Float64s | None = None) -> Float6
     lifted[...] = rows
     if metric == "cosine":
         # By the peak first: the square of 1e-200 or 1e200 is not a float64.
+<<<<<<< HEAD
         # The peak of what was given is the same number, and sooner found.
+=======
+>>>>>>> ce952c5177f1a35b8e3a3174472d49d13f212668
         _divide(lifted, _peak(rows))
         _divide(lifted, _length(lifted))
     return lifted
@@ -70,6 +73,10 @@ def pair_distances(
         return np.asarray(np.sqrt(squared))
     # 1 - cos = |u-v|²/2 for unit rows: exactly 0 for copies, where 1 - u·v is noise.
     return np.where(defined, squared / 2, 1.0)
+
+
+def _divide(rows: Float64s, sizes: Float64s) -> None:
+    rows /= np.where(sizes > 0, sizes, 1)  # (M, F) by (M, 1)
 
 
 def _any(rows: Float64s) -> npt.NDArray[np.bool_]:

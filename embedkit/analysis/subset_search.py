@@ -156,27 +156,23 @@ def ranked(
         -1 for none.
     """
     near = np.full(candidates.shape, np.nan)
+    wanted = np.flatnonzero((candidates >= 0).any(axis=1))
     count, width = candidates.shape[1], queries.shape[1]
     height = max(1, _PAIRS // max(1, count * width))
 
     def fill(starts: range) -> None:
         scratch = np.empty((height * count, width))
         for start in starts:
-            found = candidates[start : start + height]  # (q, C)
-            filler = found.max(
-                initial=-1
-            )  # a row that is there, for those that are not
-            if filler < 0:
-                continue
-            ids = np.where(found >= 0, found, filler)
+            some = wanted[start : start + height]  # (q,)
+            ids = candidates[some]  # (q, C)
+            # where there is none, one that is there: it is not looked at
+            ids = np.where(ids >= 0, ids, ids.max(axis=1, keepdims=True))
             others = lift(take(ids.ravel()), metric, out=scratch[: ids.size])
             others = others.reshape(*ids.shape, width)  # (q, C, F)
-            asked = lift(queries[start : start + height], metric)[:, None]  # (q, 1, F)
-            near[start : start + height] = pair_distances(
-                asked, others, metric, out=others
-            )
+            asked = lift(queries[some], metric)[:, None]  # (q, 1, F)
+            near[some] = pair_distances(asked, others, metric, out=others)
 
-    starts = range(0, len(queries), height)
+    starts = range(0, len(wanted), height)
     hands = min(threads, len(starts))
     if hands > 1:
         with ThreadPoolExecutor(hands) as pool:

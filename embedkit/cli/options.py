@@ -112,18 +112,16 @@ def neighbors_of(
 
     Without a `recall`, saved ones of any are taken, and others are found exactly.
     """
-    name = f"neighbors/{layer}"
-    wanted = {"source": layer, "n_neighbors": n_neighbors, "metric": metric}
-    wanted["embedkit"] = ek.__version__
+    name, x = f"neighbors/{layer}", store[layer]
+    wanted = {each: x.attrs[each] for each in ("embedkit", "layer", "content")}
+    wanted |= {"n_neighbors": n_neighbors, "metric": metric}
     if name in store.results:
         found = store.load(name)
         reached = 1.0 if found.attrs.get("exact") else found.attrs.get("recall_low", 0)
         same = all(found.attrs.get(key) == value for key, value in wanted.items())
         if same and reached >= (recall or 0):
             return found
-    nn = ek.neighbors(
-        store[layer], n_neighbors=n_neighbors, metric=metric, recall=recall or 1.0
-    )
+    nn = ek.neighbors(x, n_neighbors=n_neighbors, metric=metric, recall=recall or 1.0)
     return _kept(store, name, nn)
 
 

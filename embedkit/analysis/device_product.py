@@ -256,12 +256,16 @@ def _exact_factors(torch: Any, device: torch.device) -> Iterator[None]:
     A product takes its precision when it is called, not when it runs on the device.
     """
     chosen = torch.backends.cuda.matmul
-    name = "fp32_precision" if hasattr(chosen, "fp32_precision") else "allow_tf32"
-    exact = {"fp32_precision": "ieee", "allow_tf32": False}[name]
+    exact: list[Any]
+    name, exact = "fp32_precision", ["ieee", "none"]
+    if not hasattr(chosen, name):  # before torch 2.9; where both are, they do not mix
+        name, exact = "allow_tf32", [False]
     with _lock, torch.no_grad(), torch.autocast(device.type, enabled=False):
         before = getattr(chosen, name)
-        setattr(chosen, name, exact)
+        if before not in exact:
+            setattr(chosen, name, exact[0])
         try:
             yield
         finally:
-            setattr(chosen, name, before)
+            if before not in exact:
+                setattr(chosen, name, before)

@@ -191,23 +191,51 @@ def test_tiles_take_half_of_what_is_free_at_most(whole_numbers, monkeypatch):
     room._check_room(*whole_numbers)  # fits
 
 
+@pytest.fixture
+def switches():
+    """The switches of torch, put back afterwards."""
+    yield torch.backends
+    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "none"
+
+
 @pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
-def test_products_round_no_factors_and_leave_the_choice(monkeypatch, chosen):
+def test_products_round_no_factors_and_leave_the_choice(switches, chosen):
     """TF32 is off during a product, also where autocast is on, and back afterwards."""
-    matmul = torch.backends.cuda.matmul
     torch.set_float32_matmul_precision(chosen)
-    try:
-        before = matmul.allow_tf32
+
+    with (
+        torch.autocast("cpu"),
+        device_product._exact_factors(torch, torch.device("cpu")),
+    ):
+        assert switches.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.is_autocast_enabled("cpu")
+
+    assert switches.cuda.matmul.allow_tf32 == (chosen != "highest")
+    assert torch.get_float32_matmul_precision() == chosen
+
+
+def test_the_newer_switch_is_put_back_also_after_an_error(switches):
+    """It may be set for everything, or for products."""
+    switches.fp32_precision = "tf32"
+
+    seen = []
+
+    def fail():
         with (
-            torch.autocast("cpu"),
+            device_product._failures(),
             device_product._exact_factors(torch, torch.device("cpu")),
         ):
-            assert not matmul.allow_tf32
-            assert not torch.is_autocast_enabled("cpu")
-        assert matmul.allow_tf32 == before == (chosen != "highest")
-        assert torch.get_float32_matmul_precision() == chosen
-    finally:
-        torch.set_float32_matmul_precision("highest")
+            seen.append(switches.cuda.matmul.fp32_precision)
+            raise RuntimeError("broken\nstack")
+
+    with pytest.raises(DeviceFailed, match=r"^broken$"):
+        fail()
+
+    assert seen == ["ieee"]
+
+    assert switches.cuda.matmul.fp32_precision == "tf32"
 
 
 def test_older_releases_of_torch_have_one_switch():

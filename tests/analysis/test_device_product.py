@@ -18,6 +18,7 @@ from embedkit.analysis import device_product, tile_tasks
 from embedkit.analysis.device_product import DeviceFailed, DeviceRoom, device_for
 from embedkit.analysis.neighbors import neighbors
 from embedkit.analysis.tile_hits import FOLDED, Bound, Room
+from embedkit.planning import neighbors as planning
 
 ENOUGH = 1e15  # operations
 
@@ -124,17 +125,22 @@ def test_left_rows_stay_until_others_come(whole_numbers):
     np.testing.assert_array_equal(last.scores.numpy(), (left + 1) @ right[:60].T)
 
 
+HAS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=HAS_GPU)])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
 @pytest.mark.parametrize("asked", [False, True])
-def test_neighbors_have_the_same_bytes(as_images, monkeypatch, fresh, metric, asked):
-    """Rows, near copies and copies among them; of each other, and of queries."""
+def test_neighbors_have_the_same_bytes(as_images, monkeypatch, device, metric, asked):
+    """Near copies beyond number and copies among them; of each other, and of queries."""
+    monkeypatch.setattr(planning, "LARGEST_TILE", 256)  # several tiles and bands
     rng = np.random.default_rng(2)
-    rows = rng.normal(size=(900, 20)).astype(np.float32)
-    rows[100:160] = rows[100] + 1e-6 * rng.normal(size=(60, 20))
-    rows[200:240], rows[7] = rows[200], np.nan
+    rows = rng.normal(size=(900, 20))
+    rows[100:420] = rows[100] + 1e-9 * rng.normal(size=(320, 20))
+    rows[700:740], rows[7] = rows[700], np.nan
     x = as_images(rows)
     options = {"n_neighbors": 6, "metric": metric, "memory_limit": "400MB"}
-    options["queries"] = as_images(rows[::3] + np.float32(0.01)) if asked else None
+    options["queries"] = as_images(rows[::2] + 1e-9) if asked else None
     made = []
 
     def room(device):
@@ -143,11 +149,12 @@ def test_neighbors_have_the_same_bytes(as_images, monkeypatch, fresh, metric, as
 
     with dask.config.set(scheduler="sync"):
         expected = neighbors(x, **options)
-        monkeypatch.setattr(tile_tasks, "device_for", lambda flops: "cpu")
+        monkeypatch.setattr(tile_tasks, "device_for", lambda flops: device)
         monkeypatch.setattr(tile_tasks, "DeviceRoom", room)
         found = neighbors(x, **options)
 
-    assert set(made) == {"cpu"}
+    assert set(made) == {device}
+    assert 0.4 < expected["certified"].values.mean() < 0.8
     for name in ("indices", "distances", "certified"):
         assert found[name].values.tobytes() == expected[name].values.tobytes(), name
 

@@ -74,7 +74,7 @@ PLANTED = {
         "import embedkit.store.store",
     ),
     "arithmetic": ("embedkit/planning/planted.py", "import numpy"),
-    "torch": ("embedkit/store/planted.py", "import torch"),
+    "torch": ("embedkit/analysis/planted.py", "import torch"),
     "torchvision": ("embedkit/networks/planted.py", "import torchvision"),
     "zarr": ("embedkit/store/planted.py", "import zarr"),
     "faiss": ("embedkit/analysis/planted.py", "import faiss"),

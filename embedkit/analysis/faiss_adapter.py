@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +23,29 @@ _CONSTRUCTION = 128  # breadth of the search that places a row in a graph
 _LINKS = 16  # 32 take twice the bytes, and are faster only on rows without structure
 
 
+@contextmanager
+def _beside_torch() -> Iterator[None]:
+    """Compute on one thread on macOS once torch is loaded.
+
+    There FAISS and torch each bring an OpenMP of their own, and a parallel part of the
+    one crashes or waits forever once the other has threads. The number of threads is kept
+    by each thread that asks, so every call sets it.
+    """
+    before = faiss.omp_get_max_threads()
+    if _clashes():
+        faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        if before != faiss.omp_get_max_threads():
+            faiss.omp_set_num_threads(before)
+
+
+def _clashes() -> bool:
+    return sys.platform == "darwin" and "torch" in sys.modules
+
+
+@_beside_torch()
 def nearest_centroid(points: Float32s, centroids: Float32s) -> tuple[Ids, Float32s]:
     """Return the number of the nearest centroid of each point, and the squared distance.
 
@@ -38,6 +64,7 @@ def nearest_centroid(points: Float32s, centroids: Float32s) -> tuple[Ids, Float3
     return numbers[:, 0], squared[:, 0]
 
 
+@_beside_torch()
 def nearest(points: Float32s, rows: Float32s, *, k: int) -> tuple[Float32s, Ids]:
     """Return squared distances and places of the `k` nearest rows, shape (n, k).
 
@@ -65,6 +92,7 @@ def graph_index(features: int) -> FaissIndex:
     return faiss.IndexIDMap2(graph)
 
 
+@_beside_torch()
 def list_index(
     sample: Float32s, *, kind: str, n_lists: int, code_bytes: int, seed: int
 ) -> FaissIndex:
@@ -109,17 +137,20 @@ def list_index(
     return index
 
 
+@_beside_torch()
 def add(index: FaissIndex, points: Float32s, ids: Ids) -> None:
     """Add rows under our ids, shapes (n, F) and (n,)."""
     if len(ids):
         index.add_with_ids(np.ascontiguousarray(points, np.float32), ids)
 
 
+@_beside_torch()
 def remove(index: FaissIndex, ids: Ids) -> int:
     """Remove rows by id from inverted lists; return how many were there."""
     return int(index.remove_ids(np.asarray(ids, np.int64)))
 
 
+@_beside_torch()
 def search(
     index: FaissIndex, points: Float32s, *, k: int, effort: int
 ) -> tuple[Float32s, Ids]:

@@ -72,7 +72,8 @@ def neighbors(
     """Find the nearest neighbors of every image, now: exactly, or with a measured recall.
 
     Rows go through a file, so they need not fit into memory. The work is done by Dask
-    tasks: on the active cluster, else in this process.
+    tasks: on the active cluster, else in this process. Where a worker sees an NVIDIA GPU,
+    the products of a large search are done there (not with an empty CUDA_VISIBLE_DEVICES).
 
     Parameters
     ----------

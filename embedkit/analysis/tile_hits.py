@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import numpy.typing as npt
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Float64s: TypeAlias = npt.NDArray[np.float64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
+Rows: TypeAlias = npt.NDArray[np.intp]
+Hits: TypeAlias = tuple[Rows, Rows, Floats, Rows]
+"""Rows, columns and scores of pairs; rows that have too many."""
 
 HIT = {
     kind: np.dtype([("row", "<u4"), ("place", "<u4"), ("score", kind)])
@@ -21,7 +24,7 @@ HIT = {
 LOST = 2**32 - 1
 """Place of a record that says: of this row not all candidates are known."""
 
-_FOLDED = 32  # groups per wanted score: hardly two of the best fall into one group
+FOLDED = 32  # groups per wanted score: hardly two of the best fall into one group
 
 
 @dataclass(slots=True)
@@ -59,6 +62,63 @@ class Bound:
             exact.astype(self.cut.dtype), np.array(-np.inf, self.cut.dtype)
         )
         self.cut[rows] = np.maximum(self.cut[rows], lower)
+
+
+class Room:
+    """Scores and mask of a tile, used again for the next one.
+
+    Parameters
+    ----------
+    size : int
+        Scores of a tile, at most.
+    kind : {"f4", "f8"}, default "f4"
+        Type of the product.
+    """
+
+    def __init__(self, size: int, kind: Literal["f4", "f8"] = "f4") -> None:
+        self._scores = np.empty(size, kind)
+        self._mask = np.empty(size, bool)
+
+    def product(self, turned: Floats, other: Floats) -> Scores:
+        """Multiply left rows (M, F + 2) by right ones (P, F + 2)."""
+        shape = len(turned), len(other)
+        size = shape[0] * shape[1]
+        scores = self._scores[:size].reshape(shape)
+        np.matmul(turned, other.T, out=scores)
+        return Scores(scores, self._mask[:size].reshape(shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of M rows with P others, until the room is used again.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (M, P), floating
+        May be the transpose of an array.
+    mask : ndarray of bool, shape (M, P)
+        Room to work in, laid out like `scores`.
+    """
+
+    scores: Floats
+    mask: Bools
+
+    def transposed(self) -> Scores:
+        """Return the scores of the P others with the M rows; no copy."""
+        return Scores(self.scores.T, self.mask.T)
+
+    def hits(self, bound: Bound) -> Hits:
+        """Find the pairs that reach the cut of their row, and their scores; see `hits`."""
+        row, column, lost = hits(self.scores, self.mask, bound)
+        return row, column, self.scores[row, column], lost
+
+    def best(self, need: int) -> Floats:
+        """Return the best scores of each row; see `best`."""
+        return best(self.scores, need)
+
+    def folded(self, need: int) -> Floats:
+        """Return the best of groups of scores, which are overwritten; see `folded`."""
+        return folded(self.scores, need)
 
 
 def hits(
@@ -150,7 +210,7 @@ def folded(scores: Floats, need: int) -> Floats:
     ndarray, shape (M, less than P), floating
         Scores of as many different pairs.
     """
-    while scores.shape[1] > 2 * _FOLDED * need:
+    while scores.shape[1] > 2 * FOLDED * need:
         half = scores.shape[1] // 2
         np.maximum(
             scores[:, :half],

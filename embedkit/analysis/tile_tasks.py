@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from embedkit.analysis.device_product import (
+    DeviceFailed,
+    DeviceRoom,
+    DeviceScores,
+    device_for,
+)
 from embedkit.analysis.ranking import ranked, ranked_directly
 from embedkit.analysis.score_bounds import Kind, left, margins
 from embedkit.analysis.search_rows import Side, loaded
@@ -17,19 +24,19 @@ from embedkit.analysis.threads import limited_threads
 from embedkit.analysis.tile_hits import (
     HIT,
     Bound,
+    Room,
+    Scores,
     best,
-    folded,
-    hits,
     records,
     thinned,
 )
 from embedkit.files.whole import temporary_file
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Made = TypeVar("Made")
+_log = logging.getLogger(__name__)
 
-_HELD = (
-    16  # candidates a row, as multiples of those wanted, before they are thinned out
-)
+_HELD = 16  # candidates a row, times those wanted, before they are thinned out
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +107,64 @@ def bound_band(search: Search, band: int, sample: Side) -> None:
     better; a few thousand leave some hundred candidates of a million rows.
     """
     start, stop = search.rows(band)
-    cut = np.full(stop - start, -np.inf, np.float32)
     with limited_threads(search.slots):
-        for first, last in _steps(start, stop, search.tile):
-            tile = search.ask.tile(first, last)
-            bound = search.bound(tile, cut[first - start : last - start])
-            every = np.arange(last - first)
-            top = np.empty((last - first, 0), np.float32)
-            turned = left(tile)
-            for a, b in _steps(0, sample.size, search.tile):
-                few = folded(turned @ sample.tile(a, b).T, search.need)
-                top = best(np.concatenate([top, few], axis=1), search.need)
-            bound.raise_to(every, top[:, 0])
+        cut = _on_device(
+            search, search.tile, lambda room: _cut(search, start, stop, sample, room)
+        )
     save(search.path(f"cut-{band}.npy"), cut)
+
+
+def _cut(
+    search: Search, start: int, stop: int, sample: Side, room: Room | DeviceRoom
+) -> Floats:
+    """Bound the rows `start` to `stop`, shape (stop - start,)."""
+    cut = np.full(stop - start, -np.inf, np.float32)
+    for first, last in _steps(start, stop, search.tile):
+        tile = search.ask.tile(first, last)
+        bound = search.bound(tile, cut[first - start : last - start])
+        top = np.empty((last - first, 0), np.float32)
+        turned = left(tile)
+        for a, b in _steps(0, sample.size, search.tile):
+            few = room.product(turned, sample.tile(a, b)).folded(search.need)
+            top = best(np.concatenate([top, few], axis=1), search.need)
+        bound.raise_to(np.arange(last - first), top[:, 0])
+    return cut
 
 
 def pair_bands(search: Search, first: int, second: int) -> None:
     """Find the candidates of the rows of two bands among each other, or within one."""
-    bands = (first, second)
-    cuts = [loaded(search.path(f"cut-{band}.npy")) for band in bands]
-    found: list[list[npt.NDArray[Any]]] = [[], []]
     with limited_threads(search.slots):
-        work = _Room(search.tile)
-        for a, b in _steps(*search.rows(first), search.tile):
-            tile = search.ask.tile(a, b)
-            turned, start = left(tile), search.rows(first)[0]
-            bound = search.bound(tile, cuts[0][a - start : b - start])
-            for c, d in _steps(*search.rows(second), search.tile):
-                if c < a:
-                    continue  # both directions came from the pair (c, a)
-                other = search.base.tile(c, d)
-                scores, mask = work.product(turned, other)
-                at = search.rows(second)[0]
-                found[0].append(_packed(scores, mask, bound, a - start, c))
-                if c > a:
-                    theirs = search.bound(other, cuts[1][c - at : d - at])
-                    found[1].append(_packed(scores.T, mask.T, theirs, c - at, a))
+        found = _on_device(
+            search, search.tile, lambda room: _pairs(search, first, second, room)
+        )
     if first == second:
         save(search.path(f"hits-{first}-{first}.npy"), _all([*found[0], *found[1]]))
     else:
         save(search.path(f"hits-{first}-{second}.npy"), _all(found[0]))
         save(search.path(f"hits-{second}-{first}.npy"), _all(found[1]))
+
+
+def _pairs(
+    search: Search, first: int, second: int, room: Room | DeviceRoom
+) -> list[list[npt.NDArray[Any]]]:
+    """Return the candidates of the first and of the second band."""
+    cuts = [loaded(search.path(f"cut-{band}.npy")) for band in (first, second)]
+    found: list[list[npt.NDArray[Any]]] = [[], []]
+    for a, b in _steps(*search.rows(first), search.tile):
+        tile = search.ask.tile(a, b)
+        turned, start = left(tile), search.rows(first)[0]
+        bound = search.bound(tile, cuts[0][a - start : b - start])
+        for c, d in _steps(*search.rows(second), search.tile):
+            if c < a:
+                continue  # both directions came from the pair (c, a)
+            other = search.base.tile(c, d)
+            scores = room.product(turned, other)
+            at = search.rows(second)[0]
+            found[0].append(_packed(scores, bound, a - start, c))
+            if c > a:
+                theirs = search.bound(other, cuts[1][c - at : d - at])
+                found[1].append(_packed(scores.transposed(), theirs, c - at, a))
+    return found
 
 
 def finish_band(search: Search, band: int, bands: int) -> None:
@@ -161,7 +185,9 @@ def search_band(search: Search, band: int) -> None:
     start, stop = search.rows(band)
     with limited_threads(search.slots):
         tile = search.ask.tile(start, stop)
-        candidates, bound = _streamed(search, tile, "f4")
+        candidates, bound = _on_device(
+            search, len(tile), lambda room: _streamed(search, tile, "f4", room)
+        )
         out = _ranked(search, candidates, bound, start, stop)
     save(search.path(f"near-{band}.npy"), out)
 
@@ -172,7 +198,8 @@ def search_again(search: Search, start: int, stop: int) -> None:
     ids = search.ask.ids_of(places)
     with limited_threads(search.slots):
         tile = search.ask.made(ids, "f8")
-        candidates, bound = _streamed(search, tile, "f8")
+        room = Room(len(tile) * search.tile, "f8")
+        candidates, bound = _streamed(search, tile, "f8", room)
         candidates, lost = thinned(candidates, bound)
         out = _rank(search, candidates, ids)
         for row in np.flatnonzero(lost):
@@ -183,43 +210,40 @@ def search_again(search: Search, start: int, stop: int) -> None:
     save(search.path(f"again-{start}.npy"), out)
 
 
-class _Room:
-    """Scores and mask of a tile, used again for the next one."""
-
-    def __init__(self, tile: int) -> None:
-        self._scores = np.empty(tile * tile, np.float32)
-        self._mask = np.empty(tile * tile, bool)
-
-    def product(self, turned: Floats, other: Floats) -> tuple[Floats, Any]:
-        """Multiply left rows (M, F + 2) by right ones (P, F + 2)."""
-        shape = len(turned), len(other)
-        size = shape[0] * shape[1]
-        scores = self._scores[:size].reshape(shape)
-        np.matmul(turned, other.T, out=scores)
-        return scores, self._mask[:size].reshape(shape)
+def _on_device(
+    search: Search, rows: int, work: Callable[[Room | DeviceRoom], Made]
+) -> Made:
+    """Do the products of a task, of `rows` rows, on a GPU where one has room for it."""
+    flops = 2.0 * search.ask.size * search.base.size * search.base.spool.shape[1]
+    device = device_for(flops)
+    if device is not None:
+        try:
+            return work(DeviceRoom(device))
+        except DeviceFailed as error:
+            _log.info("the CPU does a task of neighbors, not the GPU: %s", error)
+    return work(Room(rows * search.tile))
 
 
 def _packed(
-    scores: Floats, mask: Any, bound: Bound, first: int, place: int
+    scores: Scores | DeviceScores, bound: Bound, first: int, place: int
 ) -> npt.NDArray[Any]:
     """Find hits and number them within the band and among all places."""
-    row, column, lost = hits(scores, mask, bound)
-    return records(row + first, column + place, scores[row, column], lost + first)
+    row, column, score, lost = scores.hits(bound)
+    return records(row + first, column + place, score, lost + first)
 
 
 def _streamed(
-    search: Search, tile: Floats, kind: Kind
+    search: Search, tile: Floats, kind: Kind, room: Room | DeviceRoom
 ) -> tuple[npt.NDArray[Any], Bound]:
     """Go through all tiles of the base, the bound tightening on the way."""
     bound = search.bound(tile, np.full(len(tile), -np.inf, kind), kind)
     turned, held = left(tile), np.empty(0, HIT[kind])
     limit = _HELD * search.need * len(tile)
     for first, last in _steps(0, search.base.size, search.tile):
-        scores = turned @ search.base.tile(first, last, kind).T
+        scores = room.product(turned, search.base.tile(first, last, kind))
         if not first:
-            bound.raise_to(np.arange(len(tile)), best(scores, search.need)[:, 0])
-        mask = np.empty(scores.shape, bool)
-        held = np.concatenate([held, _packed(scores, mask, bound, 0, first)])
+            bound.raise_to(np.arange(len(tile)), scores.best(search.need)[:, 0])
+        held = np.concatenate([held, _packed(scores, bound, 0, first)])
         if len(held) > limit:
             held = _thinned_keeping(held, bound)
             limit = max(limit, 2 * len(held))

@@ -1,0 +1,359 @@
+"""Scores by torch, on its CPU, against NumPy's; when a GPU is used; what happens if not."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedkit.analysis import device_product, tile_tasks
+from embedkit.analysis.device_product import DeviceFailed, DeviceRoom, device_for
+from embedkit.analysis.neighbors import neighbors
+from embedkit.analysis.tile_hits import FOLDED, Bound, Room
+from embedkit.planning import neighbors as planning
+
+ENOUGH = 1e15  # operations
+
+
+@pytest.fixture
+def whole_numbers():
+    """Left and right rows whose products are exact in any order: (90, 24), (330, 24)."""
+    rng = np.random.default_rng(0)
+    left = rng.integers(-8, 9, size=(90, 24)).astype(np.float32)
+    right = rng.integers(-8, 9, size=(330, 24)).astype(np.float32)
+    return left, right
+
+
+@pytest.fixture
+def fresh():
+    """No device is known to work or not, before and after."""
+    device_product._works.cache_clear()
+    yield
+    device_product._works.cache_clear()
+
+
+def both(left, right):
+    return (
+        DeviceRoom("cpu").product(left, right),
+        Room(len(left) * len(right)).product(left, right),
+    )
+
+
+def sorted_hits(found):
+    row, column, score, lost = found
+    order = np.lexsort((column, row))
+    return row[order], column[order], score[order], np.sort(lost)
+
+
+def bound_of(rows, cut, *, need=3, most=20):
+    return Bound(np.full(rows, cut, np.float32), np.full(rows, 0.5), need, most)
+
+
+@pytest.mark.parametrize("way", ["as it is", "transposed"])
+@pytest.mark.parametrize(
+    ("cut", "most"),
+    [(250, 300), (np.inf, 300), (-np.inf, 20), (100, 20), (-np.inf, 400)],
+)
+def test_hits_are_those_of_numpy(whole_numbers, way, cut, most):
+    """Pairs, scores, lost rows and tightened cuts, with and without crowded rows."""
+    ours, theirs = both(*whole_numbers)
+    if way == "transposed":
+        ours, theirs = ours.transposed(), theirs.transposed()
+    rows = {"as it is": 90, "transposed": 330}[way]
+    mine, other = (bound_of(rows, cut, most=most) for _ in range(2))
+
+    found, expected = sorted_hits(ours.hits(mine)), sorted_hits(theirs.hits(other))
+
+    for one, two in zip(found, expected, strict=True):
+        assert one.dtype == two.dtype
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(mine.cut, other.cut)
+
+
+def test_rows_that_no_cut_thins_out_are_lost():
+    """A row with the same score with everyone has no hits and says so."""
+    left = np.zeros((4, 3), np.float32)
+    left[0] = 1
+    right = np.random.default_rng(1).integers(-9, 9, size=(60, 3)).astype(np.float32)
+
+    row, _, _, lost = DeviceRoom("cpu").product(left, right).hits(bound_of(4, -np.inf))
+
+    assert set(row) == {0}
+    np.testing.assert_array_equal(lost, [1, 2, 3])
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.integers(1, 5), columns=st.integers(1, 40), need=st.integers(1, 50))
+def test_best_and_folded_are_those_of_numpy(rows, columns, need):
+    """The worst first, minus infinity where there are not as many."""
+    rng = np.random.default_rng(columns)
+    left = rng.integers(-9, 9, size=(rows, 4)).astype(np.float32)
+    right = rng.integers(-9, 9, size=(columns * FOLDED, 4)).astype(np.float32)
+    ours, theirs = both(left, right)
+    few, _ = both(left, right[:columns])
+
+    expected = np.sort(left @ right[:columns].T, axis=1)[:, -need:]
+    best = few.best(need)
+
+    assert best.shape == (rows, need)
+    np.testing.assert_array_equal(np.sort(best, axis=1)[:, -columns:], expected)
+    assert (best[:, 0] == best.min(axis=1)).all()
+    np.testing.assert_array_equal(ours.folded(need), theirs.folded(need))
+
+
+def test_left_rows_stay_until_others_come(whole_numbers):
+    """They go to the device once for a row of tiles."""
+    left, right = whole_numbers
+    room = DeviceRoom("cpu")
+    sent = []
+    there = room._there
+    room._there = lambda rows: sent.append(len(rows)) or there(rows)
+
+    room.product(left, right)
+    room.product(left, right[:70])
+    last = room.product(left.copy() + 1, right[:60])
+
+    assert sent == [90, 330, 70, 90, 60]
+    np.testing.assert_array_equal(last.scores.numpy(), (left + 1) @ right[:60].T)
+
+
+HAS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=HAS_GPU)])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_neighbors_have_the_same_bytes(as_images, monkeypatch, device, metric, asked):
+    """Near copies beyond number and copies among them; of each other, and of queries."""
+    monkeypatch.setattr(planning, "LARGEST_TILE", 256)  # several tiles and bands
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(900, 20))
+    rows[100:420] = rows[100] + 1e-9 * rng.normal(size=(320, 20))
+    rows[700:740], rows[7] = rows[700], np.nan
+    x = as_images(rows)
+    options = {"n_neighbors": 6, "metric": metric, "memory_limit": "400MB"}
+    options["queries"] = as_images(rows[::2] + 1e-9) if asked else None
+    made = []
+
+    def room(device):
+        made.append(device)
+        return DeviceRoom(device)
+
+    with dask.config.set(scheduler="sync"):
+        expected = neighbors(x, **options)
+        monkeypatch.setattr(tile_tasks, "device_for", lambda flops: device)
+        monkeypatch.setattr(tile_tasks, "DeviceRoom", room)
+        found = neighbors(x, **options)
+
+    assert set(made) == {device}
+    assert 0.4 < expected["certified"].values.mean() < 0.8
+    for name in ("indices", "distances", "certified"):
+        assert found[name].values.tobytes() == expected[name].values.tobytes(), name
+
+
+def test_a_device_without_memory_leaves_the_task_to_numpy(
+    as_images, blobs, monkeypatch, caplog
+):
+    """In the middle of a task; the result is the same and the log says why."""
+    x = as_images(blobs[0])
+    expected = neighbors(x, n_neighbors=4)
+    full = torch.OutOfMemoryError("out of memory\nstack")
+    calls = []
+
+    def fail(self, bound):
+        calls.append(bound)
+        with device_product._failures():
+            raise full
+
+    monkeypatch.setattr(tile_tasks, "device_for", lambda flops: "cpu")
+    monkeypatch.setattr(device_product.DeviceScores, "hits", fail)
+    caplog.set_level(logging.INFO, "embedkit.analysis.tile_tasks")
+    with dask.config.set(scheduler="sync"):
+        found = neighbors(x, n_neighbors=4)
+
+    assert found.equals(expected)
+    assert calls
+    assert "not the GPU: out of memory" in caplog.text
+    assert "stack" not in caplog.text
+
+
+def test_tiles_take_half_of_what_is_free_at_most(whole_numbers, monkeypatch):
+    """Asked before anything goes there."""
+    room = DeviceRoom("cpu")
+    room._device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**9))
+
+    with pytest.raises(DeviceFailed, match=r"tiles take 990,720 bytes, 1,000,000 are"):
+        room.product(*whole_numbers)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 990_720, 1))
+    room._check_room(*whole_numbers)  # fits
+
+
+@pytest.fixture
+def switches():
+    """The switches of torch, put back afterwards."""
+    yield torch.backends
+    torch.backends.fp32_precision = "none"
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("chosen", ["highest", "high", "medium"])
+def test_products_round_no_factors_and_leave_the_choice(switches, chosen):
+    """TF32 is off during a product, also where autocast is on, and back afterwards."""
+    torch.set_float32_matmul_precision(chosen)
+
+    with (
+        torch.autocast("cpu"),
+        device_product._exact_factors(torch, torch.device("cpu")),
+    ):
+        assert switches.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.is_autocast_enabled("cpu")
+
+    assert switches.cuda.matmul.allow_tf32 == (chosen != "highest")
+    assert torch.get_float32_matmul_precision() == chosen
+
+
+def test_the_newer_switch_is_put_back_also_after_an_error(switches):
+    """It may be set for everything, or for products."""
+    switches.fp32_precision = "tf32"
+
+    seen = []
+
+    def fail():
+        with (
+            device_product._failures(),
+            device_product._exact_factors(torch, torch.device("cpu")),
+        ):
+            seen.append(switches.cuda.matmul.fp32_precision)
+            raise RuntimeError("broken\nstack")
+
+    with pytest.raises(DeviceFailed, match=r"^broken$"):
+        fail()
+
+    assert seen == ["ieee"]
+
+    assert switches.cuda.matmul.fp32_precision == "tf32"
+
+
+def test_older_releases_of_torch_have_one_switch():
+    """Before 2.9 the precision is a truth value."""
+
+    class Older:
+        class backends:
+            class cuda:
+                class matmul:
+                    allow_tf32 = True
+
+        no_grad, autocast = torch.no_grad, torch.autocast
+
+    with device_product._exact_factors(Older, torch.device("cpu")):
+        assert Older.backends.cuda.matmul.allow_tf32 is False
+    assert Older.backends.cuda.matmul.allow_tf32 is True
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_device_that_rounds_factors_is_not_used(monkeypatch):
+    """One product with a known answer tells, whatever the switches say."""
+    assert device_product._works("cpu")
+    device_product._works.cache_clear()
+    sent = DeviceRoom._there
+    monkeypatch.setattr(
+        DeviceRoom,
+        "_there",
+        lambda self, rows: sent(self, rows.astype(np.float16).astype(np.float32)),
+    )
+
+    assert not device_product._works("cpu")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_device_that_fails_is_not_used(monkeypatch):
+    """Such as one that is full from the beginning."""
+
+    def fail(self, rows):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(DeviceRoom, "_there", fail)
+
+    assert not device_product._works("cpu")
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("cuda", "at_hand"), [(None, True), ("13.0", False)])
+def test_torch_without_a_gpu_is_not_asked_for_products(monkeypatch, cuda, at_hand):
+    """Built without CUDA, or no GPU that it can use."""
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: at_hand)
+
+    assert device_for(ENOUGH) is None
+
+
+@pytest.fixture
+def a_gpu(monkeypatch, tmp_path):
+    """A device file, torch not loaded, and a GPU that works."""
+    monkeypatch.setattr(device_product, "_DRIVER", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(device_product, "_works", lambda device: device == "cuda")
+    monkeypatch.delitem(sys.modules, "torch")
+    for name in ("CUDA_VISIBLE_DEVICES", device_product._EMULATION):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_a_large_search_uses_the_gpu():
+    """A small one is done before torch is loaded."""
+    assert device_for(ENOUGH) == "cuda"
+    assert device_for(1e9) is None
+
+
+@pytest.mark.usefixtures("a_gpu")
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CUDA_VISIBLE_DEVICES", "", None),
+        ("CUDA_VISIBLE_DEVICES", "-1", None),
+        ("CUDA_VISIBLE_DEVICES", "1", "cuda"),
+        ("CUBLAS_EMULATE_SINGLE_PRECISION", "1", None),
+        ("CUBLAS_EMULATE_SINGLE_PRECISION", "0", "cuda"),
+    ],
+)
+def test_variables_that_keep_a_search_off_the_gpu(monkeypatch, name, value, expected):
+    """Hidden GPUs, and products that are put together from lower precision."""
+    monkeypatch.setenv(name, value)
+
+    assert device_for(ENOUGH) == expected
+
+
+@pytest.mark.usefixtures("a_gpu")
+def test_no_driver_is_no_gpu(monkeypatch):
+    """Nothing is loaded to find out."""
+    monkeypatch.setattr(device_product, "_DRIVER", (Path("/nowhere/at/all"),))
+
+    assert device_for(ENOUGH) is None
+    assert "torch" not in sys.modules
+
+
+def test_without_a_gpu_torch_stays_out_of_the_process():
+    """A fresh process that asks has not loaded it."""
+    code = (
+        "import sys; from embedkit.analysis.device_product import device_for; "
+        "print(device_for(1e15), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.split() == ["None", "False"]

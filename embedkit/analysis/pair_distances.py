@@ -33,10 +33,7 @@ def lift(rows: Floats, metric: Metric, *, out: Float64s | None = None) -> Float6
     lifted[...] = rows
     if metric == "cosine":
         # By the peak first: the square of 1e-200 or 1e200 is not a float64.
-<<<<<<< HEAD
         # The peak of what was given is the same number, and sooner found.
-=======
->>>>>>> ce952c5177f1a35b8e3a3174472d49d13f212668
         _divide(lifted, _peak(rows))
         _divide(lifted, _length(lifted))
     return lifted
@@ -84,12 +81,7 @@ def _any(rows: Float64s) -> npt.NDArray[np.bool_]:
     return np.asarray(found if found.all() else rows.any(axis=-1))
 
 
-def _divide(rows: Float64s, scale: Floats) -> None:
-    """Divide rows in place by what is above zero; shape (M, 1)."""
-    rows /= np.where(scale > 0, scale, 1)
-
-
-def _peak(rows: Floats) -> Floats:
+def _peak(rows: Floats) -> Float64s:
     peak = np.abs(rows).max(axis=1, keepdims=True, initial=0)  # (M, 1)
     return np.asarray(peak, np.float64)
 

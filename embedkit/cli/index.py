@@ -12,7 +12,6 @@ from embedkit.cli.options import METRICS, layer_of, layer_option, opened, store_
 from embedkit.cli.output import common, emit, line
 from embedkit.errors import InputError
 from embedkit.files.files import is_url
-from embedkit.retrieval.columns import ID, plain
 from embedkit.retrieval.indexed import index_folder
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ def index(
     data = opened(store)
     name = layer_of(data, layer)
     folder = _folder(data, name, out)
-    x = data[name]
-    x = x.assign_coords({ID: ("image", plain(x[ID].values))})
-    built = ek.build_index(x, recall=recall, n_neighbors=n_neighbors, metric=metric)
+    built = ek.build_index(
+        data[name], recall=recall, n_neighbors=n_neighbors, metric=metric
+    )
     built.save(folder)
     if as_json:
         emit(

@@ -83,7 +83,7 @@ def build_index(
     Lists are the same for the same rows and seed. A graph (``hnsw``) is not: FAISS adds
     rows to it with all threads, in whatever order they get to it, so two builds may
     differ in links, and with them in single answers. With ``OMP_NUM_THREADS=1`` the order
-    is fixed, and building takes as many times longer as there are cores.
+    is fixed, and building takes up to as many times longer as there are cores.
 
     References
     ----------

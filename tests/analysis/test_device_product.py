@@ -128,6 +128,7 @@ def test_left_rows_stay_until_others_come(whole_numbers):
 HAS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=HAS_GPU)])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
 @pytest.mark.parametrize("asked", [False, True])

@@ -20,7 +20,7 @@ FaissIndex: TypeAlias = Any
 _ROUNDS = 10  # of k-means
 _CODE_ROUNDS = 6  # the same for parts of product codes
 _CONSTRUCTION = 128  # breadth of the search that places a row in a graph
-_LINKS = 16  # 32 take twice the bytes, and are faster only on rows without structure
+_LINKS = 32  # a node on the bottom level has twice as many
 
 
 @contextmanager

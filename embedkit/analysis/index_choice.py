@@ -12,7 +12,7 @@ from embedkit.errors import PlanError
 Kind: TypeAlias = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
 
 _FLAT = 4096  # rows that are searched as fast without any structure
-_GRAPH = 2 * 16 * 4 * 1.1 + 16  # bytes of links per row, over all levels
+_GRAPH = 2 * 32 * 4 * 1.1 + 16  # bytes of links per row, over all levels
 _ID = 8
 _PER_LIST = 64  # rows that a list is trained on
 

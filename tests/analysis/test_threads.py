@@ -13,15 +13,10 @@ from embedkit.analysis.threads import limited_threads, task_slots, task_threads
 
 def of_blas():
     np.ones((2, 2)) @ np.ones((2, 2))
-    # NumPy's own: others that a process has loaded need not do as they are told.
-    found = [
-        each
-        for each in threadpool_info()
-        if each["user_api"] == "blas" and "numpy" in each["filepath"].lower()
-    ]
+    found = [each for each in threadpool_info() if each["user_api"] == "blas"]
     if not found:
         pytest.skip("a BLAS that threadpoolctl does not know")
-    return {each["num_threads"] for each in found}
+    return {each["filepath"]: each["num_threads"] for each in found}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +58,7 @@ def test_tasks_at_once_leave_blas_as_it_was(monkeypatch):
             seen.append(of_blas())
 
     with threadpool_limits(1):
+        before = of_blas()  # not all 1: after other threads used it, some builds stay
         other = threading.Thread(target=task)
         other.start()
         inside.wait()
@@ -70,8 +66,8 @@ def test_tasks_at_once_leave_blas_as_it_was(monkeypatch):
             seen.append(of_blas())
         leave.set()
         other.join()
-        assert of_blas() == {1}
-    assert any(2 in each for each in seen)
+        assert of_blas() == before
+    assert any(2 in each.values() for each in seen)
 
 
 def test_an_error_gives_the_threads_back(monkeypatch):
@@ -83,7 +79,8 @@ def test_an_error_gives_the_threads_back(monkeypatch):
             raise KeyError
 
     with threadpool_limits(1):
+        before = of_blas()
         with pytest.raises(KeyError):
             fail()
-        assert of_blas() == {1}
+        assert of_blas() == before
     assert threads._inside == 0

@@ -153,7 +153,8 @@ def prepared(todo: Search) -> float:
     reach = 0.0
     for side in {todo.ask.name: todo.ask, todo.base.name: todo.base}.values():
         width = (side.spool.shape[1] + 2) * 4
-        with side.path.open("wb") as file:
+        # Not "wb": the same call in another process may have written rows already.
+        with side.path.open("ab") as file:
             file.truncate(side.size * width)
         calls = [
             (side, start, min(start + todo.band, side.size))

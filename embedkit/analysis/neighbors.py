@@ -252,6 +252,8 @@ def _key(
 
 def _check_queries(x: xr.DataArray, queries: xr.DataArray) -> None:
     check_rows(queries, asked="neighbors", dims=("feature", "axis"))
+    if not queries.sizes["image"]:
+        raise InputError("neighbors got queries without any image; give one or more.")
     if queries.shape[1] != x.shape[1]:
         raise InputError(
             f"neighbors got queries of {queries.shape[1]} features for rows of "

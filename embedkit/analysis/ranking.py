@@ -168,6 +168,7 @@ def ranked_directly(
         row = np.zeros(len(ids), np.intp)
         out = ranked(ask, base, query, row=row, ids=ids, k=k, alone=alone)
         best = out["ids"][0][out["ids"][0] >= 0]
+        best = np.setdiff1d(best, _zeros(base))  # which `ranked` adds every time
     out["sure"] = False
     return out
 

@@ -84,7 +84,7 @@ def duplicates(  # noqa: PLR0913 - one for each option
     """Group the images of STORE that are one picture and save the groups in it."""
     data = opened(store)
     name = layer_of(data, layer)
-    nn = neighbors_of(data, name, n_neighbors=n_neighbors, metric=metric)
+    nn = neighbors_of(data, name, n_neighbors=n_neighbors, metric=metric, recall=1.0)
     net = None
     if network is not None:
         net = ek.load_network(network, weights=weights_of(weights))

@@ -120,6 +120,8 @@ def neighbors_of(
         reached = 1.0 if found.attrs.get("exact") else found.attrs.get("recall_low", 0)
         same = all(found.attrs.get(key) == value for key, value in wanted.items())
         if same and reached >= (recall or 0):
+            if reached < 1:
+                say(f"Taking the saved neighbors, of recall {reached:.3f} or more.")
             return found
     nn = ek.neighbors(x, n_neighbors=n_neighbors, metric=metric, recall=recall or 1.0)
     return _kept(store, name, nn)

@@ -12,11 +12,12 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 from distributed import Client, KilledWorker, get_client
+from PIL import Image
 
-from embedkit.errors import InputError, SourceError, did_you_mean
+from embedkit.errors import InputError, NetworkError, SourceError, did_you_mean
 from embedkit.files.files import files_at
 from embedkit.images.imageset import ImageSet
-from embedkit.networks.backend_choice import Choice
+from embedkit.networks.backend_choice import Choice, Place
 from embedkit.networks.backends import BACKENDS, Backend
 from embedkit.networks.known_choice import fastest_backend
 from embedkit.networks.network import Network
@@ -129,6 +130,7 @@ def _on_a_worker(
     with TemporaryDirectory() as folder:
         spooled = network.spool(files_at(folder))
         data = (Path(folder) / spooled.name).read_bytes()
+    client.submit(Place.here, pure=False).result()  # a cluster may have no worker yet
     sent = client.scatter([data, batch], hash=False)  # large: not inside the task
     future = client.submit(_choose_there, spooled, *sent, pools, pure=False)
     choice: Choice = future.result()
@@ -148,10 +150,18 @@ def _choose_there(
 def _some(network: Network, images: ImageSet, size: int) -> npt.NDArray[np.float32]:
     """Return a batch of the first images, repeated where there are fewer."""
     batch = np.zeros((size, *network.input_shape), np.float32)  # B C H W
+
+    def prepared(image: Image.Image) -> npt.NDArray[np.float32] | None:
+        """Return what a run would compute; what fails there is told there."""
+        try:
+            value = network.prepare(image)
+        except NetworkError:
+            return None
+        return value if value.shape == network.input_shape else None
+
     loaded = (images.source.load(uri).image for uri in images.table["uri"].iloc[:size])
     good = [each for each in loaded if not isinstance(each, SourceError)]
-    prepared = [network.prepare(each) for each in good]
-    fitting = [each for each in prepared if each.shape == network.input_shape]
+    fitting = [each for each in map(prepared, good) if each is not None]
     for row in range(size if fitting else 0):
         batch[row] = fitting[row % len(fitting)]
     return batch

@@ -143,9 +143,8 @@ class _Batches:
         if not count:
             return 0.0
         self._batch[count:] = 0.0
-        before = self._look.taps.pool_seconds
         taps = self._look.taps.forward(self._batch)
-        pool = self._look.taps.pool_seconds - before
+        pool = self._look.taps.pool_seconds
         for spec in self._look.one.layers:
             part = self.values[spec.name][self._start : self._start + count]
             part[:] = taps[spec.tap][:count]

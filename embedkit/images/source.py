@@ -97,7 +97,9 @@ class EncodedSource(abc.ABC):
             content = content_hash(data)
             return Loaded(self.decoded(data), content)
         except SourceError as error:
-            return Loaded(error, content)
+            # Without a hash the image is looked at again: memory may be there then.
+            passing = isinstance(error.__cause__, MemoryError)
+            return Loaded(error, 0 if passing else content)
 
     def decoded(self, data: bytes) -> Image.Image:
         """Return the image in the bytes of a file, or raise `SourceError`."""

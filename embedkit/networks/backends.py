@@ -54,7 +54,7 @@ class Taps(Protocol):
         The largest difference between a row and the reference's, relative to the
         largest magnitude in the row, at which the two still count as equal.
     pool_seconds : float
-        Seconds of all forwards so far that went into pooling; 0 where that happens
+        Seconds of this thread's last forward that were pooling; 0 where that happens
         inside of what cannot be looked into, as OpenVINO's graphs and hooks.
     """
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import ClassVar, Final
 
@@ -100,14 +101,16 @@ class TapGraph:
         self._start = start
         self._format = program.memory_format
         self._arena = Arena(self.shapes)
+        self._last = threading.local()
         self._module = self._ready(
             program.tapped(layers, pools=self.pools, start=start)
         )
 
     @property
     def pool_seconds(self) -> float:
-        """Seconds of all forwards so far that went into pooling; 0 where none are known."""
-        return self._arena.seconds
+        """Seconds of this thread's last forward that were pooling; 0 where not known."""
+        seconds: float = getattr(self._last, "pooling", 0.0)
+        return seconds
 
     @cached_property
     def _matrices(self) -> list[Tensor]:
@@ -143,10 +146,12 @@ class TapGraph:
             When a layer gives an array of another shape.
         """
         self._check_batch(batch)
-        with ONE_AT_A_TIME, torch.inference_mode(), _exact_convolutions():
+        with ONE_AT_A_TIME, torch.inference_mode(), _exact(self.device):
             _ = self._matrices
             self._arena.reserve(len(batch))
+            before = self._arena.seconds
             taps = self._run(self._given(batch))
+            self._last.pooling = self._arena.seconds - before
             for layer in self.layers:
                 self._check(layer, taps[layer], len(batch))
             return {layer: _to_numpy(taps.pop(layer)) for layer in self.layers}
@@ -215,12 +220,24 @@ class TapGraph:
         return f"<{kind}: {begin}{count} layers, pool {pools}, on {self.device}>"
 
 
-def _exact_convolutions() -> AbstractContextManager[None]:
-    """Keep GPUs from rounding inputs to 10 bits, and from choosing by stopwatch."""
+@contextmanager
+def _exact(device: str) -> Iterator[None]:
+    """Keep what a user's program allows elsewhere out of stored numbers.
+
+    No inputs rounded to 10 bits or fewer, no half precision, no kernels by stopwatch.
+    """
+    before = torch.get_float32_matmul_precision()
+    if before != "highest":  # asked first: setting it is said to all threads
+        torch.set_float32_matmul_precision("highest")
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-    return flags
+    try:
+        with flags, torch.autocast(device, enabled=False):
+            yield
+    finally:
+        if before != "highest":
+            torch.set_float32_matmul_precision(before)
 
 
 def _to_numpy(value: Tensor) -> NDArray[np.float32]:

@@ -37,8 +37,10 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def unwrap_inside(module: nn.Module) -> None:
     """Replace every wrapper inside a module by what it wraps."""
     for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            setattr(parent, name, unwrapped(child))
+        # Not `named_children`, which tells a part that has two names only once.
+        for name, child in list(parent._modules.items()):
+            if child is not None and unwrapped(child) is not child:
+                setattr(parent, name, unwrapped(child))
 
 
 def refuse_scripts(module: nn.Module, *, name: str) -> None:

@@ -18,6 +18,7 @@ from embedkit.errors import InputError, SourceError
 from embedkit.extraction.origins import source_of
 from embedkit.extraction.recompute import good_rows
 from embedkit.images.altered import ALTERATIONS, altered
+from embedkit.images.draft import decoded_by
 from embedkit.images.imageset import ImageSet
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
@@ -143,7 +144,9 @@ def duplicate_threshold(
     name = str(x.name)
     copies = _Copies(
         store=opened,
-        source=source_of(opened, images),
+        source=decoded_by(
+            source_of(opened, images), opened.schema.pass_of(name).parts["decode"]
+        ),
         embedder=embedder_of(opened, name, network=network),
         kinds=len(ALTERATIONS) - (not flips),
         seed=seed,

@@ -8,7 +8,9 @@ Nothing in it can reach a file, a variable or the interpreter.
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -120,8 +122,14 @@ def _parsed(condition: str) -> tuple[ast.Expression, dict[str, str]]:
 
     plain = _QUOTED.sub(stand_in, condition).strip()
     try:
-        tree = ast.parse(plain, mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        tree = ast.parse(_in_words(plain), mode="eval")
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+        tokenize.TokenError,
+    ) as error:
         if "@" in plain:
             raise _refused(condition, "variables (@)") from error
         raise InputError(
@@ -131,6 +139,23 @@ def _parsed(condition: str) -> tuple[ast.Expression, dict[str, str]]:
     for node in ast.walk(tree):
         _check_node(node, condition)
     return tree, quoted
+
+
+def _in_words(condition: str) -> str:
+    """Write ``&`` and ``|`` as ``and`` and ``or``: so pandas reads them.
+
+    In Python they bind more tightly, so that a condition which is taken apart and put
+    together again would lose the parentheses that pandas needs.
+    """
+    words = {"&": "and", "|": "or"}
+    tokens = tokenize.generate_tokens(io.StringIO(condition).readline)
+    pairs = [
+        (tokenize.NAME, words[text])
+        if kind == tokenize.OP and text in words
+        else (kind, text)
+        for kind, text, *_ in tokens
+    ]
+    return tokenize.untokenize(pairs).strip()
 
 
 def _check_node(node: ast.AST, condition: str) -> None:

@@ -274,3 +274,21 @@ def test_a_recall_below_one_is_measured(blobs, as_images) -> None:
     assert 0.8 <= found.attrs["recall_low"] <= found.attrs["recall"] <= 1
     share = (found["indices"].values == exact["indices"].values).mean()
     assert share >= 0.7
+
+
+def test_a_zero_row_is_found_once(as_images) -> None:
+    """Also by a query at one distance of so many that all are measured directly."""
+    rows = np.zeros((500, 2048), np.float32)
+    rows[1, 1] = 1.0
+    rows[2:, 0] = np.arange(1, 499)
+
+    found = neighbors(as_images(rows), n_neighbors=3, metric="cosine")
+
+    assert found["indices"].values[1].tolist() == [0, 2, 3]
+
+
+def test_no_queries_are_refused(blobs, as_images) -> None:
+    """There is nothing to answer."""
+    x = as_images(blobs[0])
+    with pytest.raises(InputError, match="without any image"):
+        neighbors(x, queries=x[:0])

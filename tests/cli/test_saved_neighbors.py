@@ -31,11 +31,9 @@ def test_commands_share_the_saved_neighbors(run, store, searches):
 
 
 def test_a_recall_is_enough_where_none_is_asked_for(run, store, searches):
-    """What found a share serves the graph, but not who asks for all."""
+    """What found a share serves the graph, which says so where it was not all."""
     shown = run("neighbors", store, "-k", 5, "--recall", 0.8).out
     run("communities", store, "-k", 5)
-    run("neighbors", store, "-k", 5)
-    run("neighbors", store, "-k", 5, "--recall", 0.8)
 
     assert "with 95 % between" in shown
-    assert searches == [0.8, 1.0]
+    assert searches == [0.8]

@@ -11,6 +11,7 @@ from embedkit.errors import NetworkError
 from embedkit.files.files import files_at
 from embedkit.networks.load import load_network
 from embedkit.networks.spool import load_spooled
+from embedkit.networks.wrappers import unwrap_inside
 
 
 class Small(nn.Module):
@@ -92,3 +93,14 @@ def test_torchscript_is_refused(kind, inside):
     with pytest.raises(NetworkError, match=message) as caught:
         load_network(given, transform=zeros)
     assert "\n" not in str(caught.value)
+
+
+def test_a_shared_part_is_unwrapped_under_both_names():
+    """And stays one module."""
+    module = nn.Module()
+    module.a = module.b = nn.DataParallel(nn.Linear(2, 2))
+
+    unwrap_inside(module)
+
+    assert module.a is module.b
+    assert isinstance(module.a, nn.Linear)

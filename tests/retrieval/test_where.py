@@ -75,3 +75,19 @@ def test_the_status_is_a_column(store):
     found = mask_of(store["stage3"], "status == 'unreadable'")
 
     assert np.flatnonzero(found).tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "not ((label == '3') | (label == '4'))",
+        "((label == '3') | (label == '4')) and width > 400",
+        "~((label == '3') | (label == '4')) & width > 400",
+        "label == '3' | label == '4'",
+    ],
+)
+def test_conditions_mean_what_pandas_takes_them_for(store, where):
+    """Parentheses count, with words and with signs."""
+    expected = store.images.eval(where, engine="python").to_numpy(bool)
+
+    assert np.array_equal(mask_of(store["stage3"], where), expected)

@@ -173,10 +173,18 @@ def _check_reach(store: Store) -> None:
         addresses = list(get_client().scheduler_info()["workers"])
     except ValueError:  # no client: the tasks run here
         return
-    here = all(address.startswith("inproc://") for address in addresses)
-    first = read_text(store.files, "uri", rows=slice(1))
+    if all(address.startswith("inproc://") for address in addresses):
+        return
+    try:
+        first = read_text(store.files, "uri", rows=slice(1))
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # damaged: the task that needs it says so
+        first = []
     hidden = [url for url in (store.url, *first) if url.startswith("memory://")]
-    if hidden and not here:
+    if hidden:
         message = (
             f"{hidden[0]} lies in the memory of this process, which worker processes "
             "cannot reach: give a path or s3://…, or run without a cluster"

@@ -12,11 +12,11 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 from distributed import Client, KilledWorker, get_client
-from PIL import Image
 
 from embedkit.errors import InputError, NetworkError, SourceError, did_you_mean
 from embedkit.files.files import files_at
 from embedkit.images.imageset import ImageSet
+from embedkit.images.source import Loaded
 from embedkit.networks.backend_choice import Choice, Place
 from embedkit.networks.backends import BACKENDS, Backend
 from embedkit.networks.known_choice import fastest_backend
@@ -150,18 +150,21 @@ def _choose_there(
 def _some(network: Network, images: ImageSet, size: int) -> npt.NDArray[np.float32]:
     """Return a batch of the first images, repeated where there are fewer."""
     batch = np.zeros((size, *network.input_shape), np.float32)  # B C H W
-
-    def prepared(image: Image.Image) -> npt.NDArray[np.float32] | None:
-        """Return what a run would compute; what fails there is told there."""
-        try:
-            value = network.prepare(image)
-        except NetworkError:
-            return None
-        return value if value.shape == network.input_shape else None
-
-    loaded = (images.source.load(uri).image for uri in images.table["uri"].iloc[:size])
-    good = [each for each in loaded if not isinstance(each, SourceError)]
-    fitting = [each for each in map(prepared, good) if each is not None]
+    loaded = map(images.source.load, images.table["uri"].iloc[:size])
+    fitting = [
+        each for each in (_prepared(network, one) for one in loaded) if each is not None
+    ]
     for row in range(size if fitting else 0):
         batch[row] = fitting[row % len(fitting)]
     return batch
+
+
+def _prepared(network: Network, loaded: Loaded) -> npt.NDArray[np.float32] | None:
+    """Return what a run would compute; what fails here is told there."""
+    if isinstance(loaded.image, SourceError):
+        return None
+    try:
+        value = network.prepare(loaded.image)
+    except NetworkError:
+        return None
+    return value if value.shape == network.input_shape else None

@@ -1,0 +1,126 @@
+"""What each analysis takes, measured: tests/benchmarks/test_analysis_memory.py does it again.
+
+Coefficients are those of the largest of the steps that follow one another, a little above
+what was measured (glibc, 64 bit; NumPy 2.4, SciPy 1.17, scikit-learn 1.9).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from embedkit.planning.analyses import AnalysisModel
+
+_MB = 10**6
+_FEWER = "n_neighbors={0} or fewer"
+
+NEIGHBOR_GRAPH: Final = AnalysisModel(
+    asked="neighbor_graph",
+    entries="neighbor",
+    fixed=300 * _MB,  # UMAP and what Numba compiles
+    task_image=500,
+    task_entry=115,
+    result_entry=12,
+    narrower=_FEWER,
+)
+"""``kernel="umap"``: the fuzzy union is one sparse matrix."""
+
+NEIGHBOR_WEIGHTS: Final = AnalysisModel(
+    asked="neighbor_graph",
+    entries="neighbor",
+    whole=False,
+    fixed=16 * _MB,
+    entry=12,
+    task_image=100,
+    task_entry=40,
+    result_entry=12,
+    narrower=_FEWER,
+)
+"""Other kernels: every slot by itself."""
+
+COMMUNITIES: Final = AnalysisModel(
+    asked="communities",
+    entries="neighbor",
+    fixed=20 * _MB,
+    task_image=300,
+    task_entry=190,
+    result_image=8,
+    narrower=_FEWER,
+)
+"""Leiden holds the graph as it is and contracted."""
+
+PROJECT: Final = AnalysisModel(
+    asked="project",
+    entries="neighbor",
+    fixed=250 * _MB,  # UMAP and what Numba compiles
+    task_image=250,
+    task_entry=135,
+    result_image=8,
+    narrower=_FEWER,
+)
+"""The matrix, its blocks by component in float64, and the edges of the optimiser."""
+
+CLUSTER: Final = AnalysisModel(
+    asked="cluster",
+    fixed=95 * _MB,  # HDBSCAN and scikit-learn
+    task_image=1000,
+    task_copies=1,
+    task_entry=16,
+    result_image=16,
+)
+"""Rows in float64, and once more while they are measured."""
+
+PROBE: Final = AnalysisModel(
+    asked="probe",
+    fixed=40 * _MB,
+    image=300,
+    task_image=100,
+    task_copies=1,
+    task_entry=30,
+)
+"""Rows in float64, those that a fold trains on, and twice these while they are scaled."""
+
+NEIGHBOR_ACCURACY: Final = AnalysisModel(
+    asked="neighbor_accuracy",
+    entries="neighbor",
+    whole=False,
+    fixed=16 * _MB,
+    image=100,
+    task_image=100,
+    task_entry=60,
+    narrower=_FEWER,
+)
+"""Votes of the rows of a task; all labels."""
+
+DUPLICATES: Final = AnalysisModel(
+    asked="duplicates",
+    entries="neighbor",
+    fixed=20 * _MB,
+    task_image=200,
+    task_entry=60,
+    result_image=13,
+    narrower=_FEWER,
+)
+"""All lists, and a link for every pair within the threshold: at most all."""
+
+SEARCH: Final = AnalysisModel(
+    asked="search",
+    whole=False,
+    fixed=100 * _MB,
+    image=100,
+    task_image=100,
+    task_copies=2,
+    task_entry=8,
+)
+"""The rows of a chunk, and those that are searched as float32 points."""
+
+APPEND_NEIGHBORS: Final = AnalysisModel(
+    asked="append_neighbors",
+    whole=False,
+    fixed=100 * _MB,
+    image=1000,
+    task_fixed=100 * _MB,
+    task_copies=2,
+    task_entry=8,
+    scratch_copies=1,
+)
+"""Lists of all rows; blocks of rows from a file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import xarray as xr
@@ -20,14 +21,41 @@ from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
 from embedkit.analysis.pair_distances import Floats
+from embedkit.analysis.planned import planned
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.subset_search import ranked, search_subset
 from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import append_neighbors_model
+from embedkit.planning.analysis_plan import AnalysisPlan
 
 _NEW = 4096  # new rows searched for together
 _TASK = 2**23  # entries of old rows per task
+
+
+@overload
+def append_neighbors(
+    nn: xr.Dataset,
+    x: xr.DataArray,
+    *,
+    new: xr.DataArray,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def append_neighbors(
+    nn: xr.Dataset,
+    x: xr.DataArray,
+    *,
+    new: xr.DataArray,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
 
 
 def append_neighbors(
@@ -36,7 +64,9 @@ def append_neighbors(
     *,
     new: xr.DataArray,
     scratch: str | Path | None = None,
-) -> xr.Dataset:
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | AnalysisPlan:
     """Add images to exact neighbors: the answer of a new search, for less work.
 
     The new rows are searched for among all rows, and the old rows among the new ones
@@ -53,18 +83,25 @@ def append_neighbors(
     scratch : str or Path, optional
         A folder that all workers reach, with room for all rows. By default a temporary
         folder of this machine.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     Dataset, dims (image, neighbor)
         ``indices`` and ``distances`` byte for byte as `neighbors` finds them for the old
         rows followed by the new ones, in memory. ``certified`` bool (image) is False
-        where an image has no neighbors.
+        where an image has no neighbors. With `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         When `nn` is not exact or not of `x`, or features or ids do not fit.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     See Also
     --------
@@ -73,6 +110,9 @@ def append_neighbors(
     k, both = _checked(nn, x, new)
     metric = nn.attrs["metric"]
     first = x.sizes["image"]
+    plan = _plan(both, k, memory_limit)
+    if plan_only:
+        return plan
     with tempfile.TemporaryDirectory(prefix="embedkit-", dir=_made(scratch)) as place:
         folder = Path(place)
         rows = spool(both, folder / "rows")
@@ -136,6 +176,19 @@ def _taker(rows: Spool, wanted: Ids) -> Callable[[Ids], Floats]:
     distinct = np.unique(np.maximum(wanted, 0))
     read = rows.take(distinct)
     return lambda ids: read[np.searchsorted(distinct, ids)]
+
+
+def _plan(both: xr.DataArray, k: int, memory_limit: int | str | None) -> AnalysisPlan:
+    n_images, features = both.shape
+    rows = min(n_images, max(1, _TASK // max(1, features)))
+    return planned(
+        append_neighbors_model(n_neighbors=k, blocks=-(-n_images // rows)),
+        n_images=n_images,
+        width=features,
+        itemsize=both.dtype.itemsize,
+        rows=rows,
+        memory_limit=memory_limit,
+    )
 
 
 def _made(scratch: str | Path | None) -> Path | None:

@@ -100,15 +100,6 @@ def table(
     wide.print(drawn)
 
 
-def size(n_bytes: float) -> str:
-    """Return bytes in binary units, for instance ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n_bytes) < 1024:
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
-
-
 @contextmanager
 def extraction_bar() -> Iterator[Callable[[Extracted], None]]:
     """Show an extraction's progress: a bar on a terminal, else a line now and then."""

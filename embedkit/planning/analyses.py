@@ -13,7 +13,7 @@ from embedkit.planning.memory import Part
 from embedkit.planning.neighbors import Machine
 from embedkit.planning.units import told_bytes, told_count
 
-TASK_ENTRIES = 2**22
+TASK_ENTRIES = 2**20
 """Entries of a task that takes some of the rows: larger ones are no faster (chosen)."""
 
 _LEAST_ROWS = 256

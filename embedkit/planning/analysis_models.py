@@ -11,6 +11,7 @@ from typing import Final
 from embedkit.planning.analyses import AnalysisModel
 
 _MB = 10**6
+_LIFTED = 2**22  # entries that become float64 at a time, see `ivf_space.parts`
 _FEWER = "n_neighbors={0} or fewer"
 
 NEIGHBOR_GRAPH: Final = AnalysisModel(
@@ -28,10 +29,10 @@ NEIGHBOR_WEIGHTS: Final = AnalysisModel(
     asked="neighbor_graph",
     entries="neighbor",
     whole=False,
-    fixed=16 * _MB,
-    entry=12,
+    fixed=10 * _MB,
+    entry=28,  # the result, and its parts while it is put together
     task_image=100,
-    task_entry=40,
+    task_entry=30,
     result_entry=12,
     narrower=_FEWER,
 )
@@ -83,10 +84,10 @@ NEIGHBOR_ACCURACY: Final = AnalysisModel(
     asked="neighbor_accuracy",
     entries="neighbor",
     whole=False,
-    fixed=16 * _MB,
-    image=100,
+    fixed=10 * _MB,
+    image=60,
     task_image=100,
-    task_entry=60,
+    task_entry=36,
     narrower=_FEWER,
 )
 """Votes of the rows of a task; all labels."""
@@ -94,33 +95,55 @@ NEIGHBOR_ACCURACY: Final = AnalysisModel(
 DUPLICATES: Final = AnalysisModel(
     asked="duplicates",
     entries="neighbor",
-    fixed=20 * _MB,
-    task_image=200,
-    task_entry=60,
+    fixed=10 * _MB,
+    task_image=150,
+    task_entry=90,
     result_image=13,
     narrower=_FEWER,
 )
 """All lists, and a link for every pair within the threshold: at most all."""
 
-SEARCH: Final = AnalysisModel(
-    asked="search",
-    whole=False,
-    fixed=100 * _MB,
-    image=100,
-    task_image=100,
-    task_copies=2,
-    task_entry=8,
-)
-"""The rows of a chunk, and those that are searched as float32 points."""
 
-APPEND_NEIGHBORS: Final = AnalysisModel(
-    asked="append_neighbors",
-    whole=False,
-    fixed=100 * _MB,
-    image=1000,
-    task_fixed=100 * _MB,
-    task_copies=2,
-    task_entry=8,
-    scratch_copies=1,
-)
-"""Lists of all rows; blocks of rows from a file."""
+def search_model(*, rows: int, width: int) -> AnalysisModel:
+    """Return what `embedkit.search` takes where it looks at all rows.
+
+    Parameters
+    ----------
+    rows, width : int
+        Rows of a chunk, and their entries: some are lifted to float64 at a time.
+    """
+    lifted = min(rows * width, _LIFTED)
+    return AnalysisModel(
+        asked="search",
+        whole=False,
+        fixed=16 * _MB,
+        task_fixed=20 * lifted,
+        task_image=100,
+        task_copies=1,
+        task_entry=5,
+    )
+
+
+def append_neighbors_model(*, n_neighbors: int, blocks: int) -> AnalysisModel:
+    """Return what `embedkit.append_neighbors` takes.
+
+    Parameters
+    ----------
+    n_neighbors : int
+        Entries of a list; all lists are held, in float64 and int64.
+    blocks : int
+        Tasks that the rows are dealt out to. Each reads the neighbors of its rows as
+        well, which at worst are other rows for each of them.
+    """
+    return AnalysisModel(
+        asked="append_neighbors",
+        whole=False,
+        fixed=100 * _MB,
+        image=300 + 50 * n_neighbors,
+        task_fixed=50 * _MB,
+        task_copies=1 + min(n_neighbors, blocks),
+        task_entry=32,
+        result_image=1 + 12 * n_neighbors,
+        scratch_image=12 * n_neighbors,
+        scratch_copies=1,
+    )

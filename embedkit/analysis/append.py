@@ -107,12 +107,15 @@ def append_neighbors(
     --------
     embedkit.neighbors : The search that this goes on with.
     """
+    check_variables(nn, asked="append_neighbors", names=["indices", "distances"])
+    for each in (x, new):
+        check_rows(each, asked="append_neighbors", dims=("feature", "axis"))
+    plan = _plan(x, new, int(nn.sizes["neighbor"]), memory_limit)
+    if plan_only:
+        return plan
     k, both = _checked(nn, x, new)
     metric = nn.attrs["metric"]
     first = x.sizes["image"]
-    plan = _plan(both, k, memory_limit)
-    if plan_only:
-        return plan
     with tempfile.TemporaryDirectory(prefix="embedkit-", dir=_made(scratch)) as place:
         folder = Path(place)
         rows = spool(both, folder / "rows")
@@ -178,14 +181,16 @@ def _taker(rows: Spool, wanted: Ids) -> Callable[[Ids], Floats]:
     return lambda ids: read[np.searchsorted(distinct, ids)]
 
 
-def _plan(both: xr.DataArray, k: int, memory_limit: int | str | None) -> AnalysisPlan:
-    n_images, features = both.shape
+def _plan(
+    x: xr.DataArray, new: xr.DataArray, k: int, memory_limit: int | str | None
+) -> AnalysisPlan:
+    n_images, features = x.sizes["image"] + new.sizes["image"], x.shape[1]
     rows = min(n_images, max(1, _TASK // max(1, features)))
     return planned(
         append_neighbors_model(n_neighbors=k, blocks=-(-n_images // rows)),
         n_images=n_images,
         width=features,
-        itemsize=both.dtype.itemsize,
+        itemsize=x.dtype.itemsize,
         rows=rows,
         memory_limit=memory_limit,
     )
@@ -202,9 +207,6 @@ def _checked(
     nn: xr.Dataset, x: xr.DataArray, new: xr.DataArray
 ) -> tuple[int, xr.DataArray]:
     """Return how many neighbors there are, and all rows."""
-    check_variables(nn, asked="append_neighbors", names=["indices", "distances"])
-    for rows in (x, new):
-        check_rows(rows, asked="append_neighbors", dims=("feature", "axis"))
     check_same_images(nn, x, asked="append_neighbors")
     if nn.sizes["image"] != x.sizes["image"]:
         raise InputError(

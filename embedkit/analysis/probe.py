@@ -137,10 +137,11 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
     probes, section 3.
     """
     folds, seed = _check_counts(folds, seed)
-    first, rows = _rows_of_layers(store, _choose(layers, list(store)))
-    plan = _plan(rows, memory_limit)
+    chosen = {n: _as_rows(store[n], n) for n in _choose(layers, list(store))}
+    plan = _plan(chosen, memory_limit)
     if plan_only:
         return plan
+    first, rows = _rows_of_layers(chosen)
     columns = Columns(
         first, None if table is None else join_table(table, _ids(first), on=on)
     )
@@ -156,15 +157,17 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
     return _assemble(list(rows), results, setup).assign_attrs(target=target, seed=seed)
 
 
-def _plan(rows: Mapping[str, Any], memory_limit: int | str | None) -> AnalysisPlan:
+def _plan(
+    layers: Mapping[str, xr.DataArray], memory_limit: int | str | None
+) -> AnalysisPlan:
     """Return the plan for layers of their widths: that of the widest for each."""
-    widest = max(rows.values(), key=lambda x: x.shape[1] * (1 + x.dtype.itemsize))
+    widest = max(layers.values(), key=lambda x: x.shape[1])
     return planned(
         PROBE,
         n_images=len(widest),
         width=widest.shape[1],
         itemsize=widest.dtype.itemsize,
-        studies=len(rows),
+        studies=len(layers),
         memory_limit=memory_limit,
     )
 
@@ -214,17 +217,18 @@ def _ids(x: xr.DataArray) -> pd.Index:
 
 
 def _rows_of_layers(
-    store: Mapping[str, xr.DataArray], names: list[str]
+    layers: dict[str, xr.DataArray],
 ) -> tuple[xr.DataArray, dict[str, Any]]:
     """Return the first layer, and the rows of all, which must be of the same images.
 
     Of the others only the rows are kept: ids that were loaded to compare them can go.
     """
-    first = _as_rows(store[names[0]], names[0])
+    names = list(layers)
+    first = layers.pop(names[0])
     rows = {names[0]: first.data}
     expected: pd.Index | None = None
     for name in names[1:]:
-        x = _as_rows(store[name], name)
+        x = layers.pop(name)
         if not _share_ids(first, x):
             expected = _ids(first) if expected is None else expected
             if not expected.equals(_ids(x)):

@@ -18,6 +18,7 @@ from embedkit.cli.options import (
 )
 from embedkit.cli.output import common
 from embedkit.cli.partition import show
+from embedkit.cli.plans import dry_run_option, planned_graph, show_plans
 
 if TYPE_CHECKING:
     from embedkit.analysis.pair_distances import Metric
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     help="Higher: more, smaller communities.",
 )
 @click.option("--seed", default=0, show_default=True)
+@dry_run_option
 @common
 def communities(
     *,
@@ -45,11 +47,17 @@ def communities(
     metric: Metric,
     resolution: float,
     seed: int,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Group the images of STORE into communities of their neighbor graph."""
     data = opened(store)
     name = layer_of(data, layer)
+    if dry_run:
+        graph, plans = planned_graph(data, name, n_neighbors=n_neighbors, metric=metric)
+        plan = ek.communities(graph, resolution=resolution, seed=seed, plan_only=True)
+        show_plans([*plans, plan], as_json=as_json)
+        return
     graph = graph_of(data, name, n_neighbors=n_neighbors, metric=metric)
     result = f"communities/{name}"
     found = kept(

@@ -17,6 +17,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line, say, table
+from embedkit.cli.plans import dry_run_option, planned_neighbors, show_plans
 from embedkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def _threshold(
     "-n", "--network", help="The network, where it is not the one the store names."
 )
 @click.option("--weights", default="default", help="With -n: default, none, or a file.")
+@dry_run_option
 @common
 def duplicates(  # noqa: PLR0913 - one for each option
     *,
@@ -79,11 +81,19 @@ def duplicates(  # noqa: PLR0913 - one for each option
     metric: Literal["euclidean", "cosine"],
     network: str | None,
     weights: str,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Group the images of STORE that are one picture and save the groups in it."""
     data = opened(store)
     name = layer_of(data, layer)
+    if dry_run:
+        nn, plans = planned_neighbors(
+            data, name, n_neighbors=n_neighbors, metric=metric, recall=1.0
+        )
+        plan = ek.duplicates(nn, threshold=threshold, store=data, plan_only=True)
+        show_plans([*plans, plan], as_json=as_json)
+        return
     nn = neighbors_of(data, name, n_neighbors=n_neighbors, metric=metric, recall=1.0)
     net = None
     if network is not None:

@@ -17,6 +17,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line, table
+from embedkit.cli.plans import dry_run_option, planned_neighbors, show_plans
 from embedkit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     help="Share of the neighbors to find; below 1 it is measured.",
 )
 @click.option("--query", help="An image id: print its neighbors.")
+@dry_run_option
 @common
 def neighbors(
     *,
@@ -48,11 +50,18 @@ def neighbors(
     metric: Metric,
     recall: float,
     query: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Find the nearest neighbors of every image of STORE and save them in it."""
     data = opened(store)
     name = layer_of(data, layer)
+    if dry_run:
+        _, plans = planned_neighbors(
+            data, name, n_neighbors=n_neighbors, metric=metric, recall=recall
+        )
+        show_plans(plans, as_json=as_json)
+        return
     nn = neighbors_of(
         data, name, n_neighbors=n_neighbors, metric=metric, recall=recall
     ).compute()

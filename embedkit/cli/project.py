@@ -19,6 +19,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line
+from embedkit.cli.plans import dry_run_option, planned_graph, show_plans
 from embedkit.errors import InputError, SourceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     type=click.Path(),
     help="The picture.  [default: <store>-<layer>.png]",
 )
+@dry_run_option
 @common
 def project(  # noqa: PLR0913 - every option is an argument
     *,
@@ -64,6 +66,7 @@ def project(  # noqa: PLR0913 - every option is an argument
     color: str | None,
     thumbnails: bool,
     out: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Lay the images of STORE out on a map (UMAP), save it and draw it."""
@@ -71,6 +74,11 @@ def project(  # noqa: PLR0913 - every option is an argument
     name = layer_of(data, layer)
     picture = Path(out or f"{Path(store).stem}-{name.replace('/', '-')}.png")
     _check_place(picture)
+    if dry_run:
+        graph, plans = planned_graph(data, name, n_neighbors=n_neighbors, metric=metric)
+        plan = ek.project(graph, min_dist=min_dist, seed=seed, plan_only=True)
+        show_plans([*plans, plan], as_json=as_json)
+        return
     graph = graph_of(data, name, n_neighbors=n_neighbors, metric=metric)
     result = f"map/{name}"
     xy = kept(data, result, lambda: ek.project(graph, min_dist=min_dist, seed=seed))

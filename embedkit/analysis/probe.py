@@ -22,7 +22,8 @@ from embedkit.analysis.linear_probe import (
     t_interval,
     wilson,
 )
-from embedkit.analysis.planned import machine_of, planned
+from embedkit.analysis.machine import machine_for
+from embedkit.analysis.planned import planned
 from embedkit.analysis.share import run_limited
 from embedkit.analysis.table import Table, join_table
 from embedkit.analysis.target import Columns, Setup, set_up
@@ -177,7 +178,7 @@ def _in_turns(tasks: Sequence[Any], *, at_once: int) -> list[LayerScores]:
 
     Otherwise so many at a time as one process may run: all could meet in the same one.
     """
-    turn = len(tasks) if at_once >= machine_of().slots else at_once
+    turn = len(tasks) if at_once >= machine_for(None).slots else at_once
     starts = range(0, len(tasks), turn)
     return [one for at in starts for one in compute(*tasks[at : at + turn])]
 

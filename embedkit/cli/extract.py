@@ -20,10 +20,10 @@ from embedkit.cli.output import (
     extraction_bar,
     line,
     say,
+    size,
     stages,
 )
 from embedkit.errors import IncompleteStore
-from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     from embedkit.extraction.decoding import Decode
@@ -206,7 +206,7 @@ def report(store: Store, *, seconds: float) -> None:
     info = store.info()
     line(
         f"{info['path']}: {info['images']} images, {len(store)} layers, "
-        f"{told_bytes(info['nbytes'])} of activations, {told_bytes(info['nbytes_stored'])} on disk, "
+        f"{size(info['nbytes'])} of activations, {size(info['nbytes_stored'])} on disk, "
         f"{seconds:.1f} s"
     )
     line(stages(info))

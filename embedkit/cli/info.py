@@ -6,8 +6,7 @@ import click
 
 import embedkit as ek
 from embedkit.cli.options import store_argument
-from embedkit.cli.output import common, emit, line, stages, table
-from embedkit.planning.units import told_bytes
+from embedkit.cli.output import common, emit, line, size, stages, table
 
 
 @click.command(epilog="Example: embedkit info photos.zarr")
@@ -37,16 +36,16 @@ def info(*, store: str, as_json: bool) -> None:
                 name,
                 "×".join(map(str, layer["shape"])),
                 layer["dtype"],
-                told_bytes(layer["nbytes"]),
+                size(layer["nbytes"]),
             )
             for name, layer in found["layers"].items()
         ),
         columns=("layer", "shape", "dtype", ">bytes"),
     )
     line(
-        f"{told_bytes(found['nbytes'])} of activations, {told_bytes(found['nbytes_stored'])} on disk"
+        f"{size(found['nbytes'])} of activations, {size(found['nbytes_stored'])} on disk"
     )
     line(stages(found))
     if found["peak_mem"] > 0:
-        line(f"largest process: {told_bytes(found['peak_mem'])}")
+        line(f"largest process: {size(found['peak_mem'])}")
     line(f"results: {', '.join(opened.results) or 'none yet'}")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import embedkit as ek
-from embedkit.cli.output import common, emit, line, table
-from embedkit.planning.units import told_bytes
+from embedkit.cli.output import common, emit, line, size, table
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -38,9 +37,9 @@ def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
                 row["type"],
                 _shape(row["shape"]),
                 row["format"],
-                told_bytes(row["nbytes_full"]),
+                size(row["nbytes_full"]),
                 row["features"],
-                told_bytes(row["nbytes"]),
+                size(row["nbytes"]),
                 f"{row['flops'] / 1e9:.3f}",
             )
             for name, row in chosen.iterrows()
@@ -56,9 +55,7 @@ def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
             ">GFLOP",
         ),
     )
-    line(
-        f"{len(chosen)} layers, {told_bytes(int(chosen['nbytes'].sum()))} per image, pooled"
-    )
+    line(f"{len(chosen)} layers, {size(int(chosen['nbytes'].sum()))} per image, pooled")
 
 
 def weights_of(given: str) -> str | None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedkit.planning.stages import AHEAD, IN_TURN
+from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     from embedkit.extraction.run import Progress as Extracted
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PLAIN_SECONDS = 10.0
+
+size = told_bytes
 
 
 def common(command: _Command) -> _Command:

@@ -86,7 +86,7 @@ def show_plans(plans: Sequence[AnyPlan], *, as_json: bool) -> None:
 
 
 def _document(plan: AnyPlan) -> dict[str, Any]:
-    if isinstance(plan, NeighborsPlan):
+    if not isinstance(plan, AnalysisPlan):
         return {"asked": "neighbors", **asdict(plan)}
     found: dict[str, Any] = json.loads(plan.to_json())
     return found

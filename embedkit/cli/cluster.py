@@ -10,7 +10,7 @@ import embedkit as ek
 from embedkit.cli.options import kept, layer_of, layer_option, opened, store_argument
 from embedkit.cli.output import common
 from embedkit.cli.partition import show
-from embedkit.cli.plans import dry_run_option, show_plans
+from embedkit.cli.plans import plan_options, show_plans
 
 
 @click.command(
@@ -26,7 +26,7 @@ from embedkit.cli.plans import dry_run_option, show_plans
     default="cosine",
     show_default=True,
 )
-@dry_run_option
+@plan_options
 @common
 def cluster(
     *,
@@ -36,6 +36,7 @@ def cluster(
     min_samples: int | None,
     metric: Literal["euclidean", "cosine"],
     dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Find dense clusters among the images of STORE; -1 is noise."""
@@ -46,6 +47,7 @@ def cluster(
         "min_cluster_size": min_cluster_size,
         "min_samples": min_samples,
         "metric": metric,
+        "memory_limit": memory_limit,
     }
     if dry_run:
         plan = ek.cluster(data[name], **asked, plan_only=True)

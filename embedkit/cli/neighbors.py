@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +17,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line, table
-from embedkit.cli.plans import dry_run_option, planned_neighbors, show_plans
+from embedkit.cli.plans import plan_options, planned_neighbors, show_plans
 from embedkit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     help="Share of the neighbors to find; below 1 it is measured.",
 )
 @click.option("--query", help="An image id: print its neighbors.")
-@dry_run_option
+@plan_options
 @common
-def neighbors(
+def neighbors(  # noqa: PLR0913 - every option is an argument
     *,
     store: str,
     layer: str | None,
@@ -51,20 +51,22 @@ def neighbors(
     recall: float,
     query: str | None,
     dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Find the nearest neighbors of every image of STORE and save them in it."""
     data = opened(store)
     name = layer_of(data, layer)
+    asked: dict[str, Any] = {
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "recall": recall,
+        "memory_limit": memory_limit,
+    }
     if dry_run:
-        _, plans = planned_neighbors(
-            data, name, n_neighbors=n_neighbors, metric=metric, recall=recall
-        )
-        show_plans(plans, as_json=as_json)
+        show_plans(planned_neighbors(data, name, **asked)[1], as_json=as_json)
         return
-    nn = neighbors_of(
-        data, name, n_neighbors=n_neighbors, metric=metric, recall=recall
-    ).compute()
+    nn = neighbors_of(data, name, **asked).compute()
     measured = None if nn.attrs["exact"] else nn.attrs["recall"]
     labels = labels_in(nn)
     report = {

@@ -107,6 +107,7 @@ def neighbors_of(
     n_neighbors: int,
     metric: Metric,
     recall: float | None = None,
+    memory_limit: str | None = None,
 ) -> xr.Dataset:
     """Return the saved neighbors of a layer, or find and save them.
 
@@ -116,7 +117,8 @@ def neighbors_of(
     found = saved_neighbors(store, layer, **asked, recall=recall)
     if found is not None:
         return found
-    nn = ek.neighbors(store[layer], **asked, recall=recall or 1.0)
+    asked |= {"recall": recall or 1.0, "memory_limit": memory_limit}
+    nn = ek.neighbors(store[layer], **asked)
     return _kept(store, f"neighbors/{layer}", nn)
 
 
@@ -144,11 +146,18 @@ def saved_neighbors(
 
 
 def graph_of(
-    store: Store, layer: str, *, n_neighbors: int, metric: Metric
+    store: Store,
+    layer: str,
+    *,
+    n_neighbors: int,
+    metric: Metric,
+    memory_limit: str | None = None,
 ) -> xr.Dataset:
     """Return the weighted graph of a layer's neighbors, lazily."""
-    nn = neighbors_of(store, layer, n_neighbors=n_neighbors, metric=metric)
-    return ek.neighbor_graph(nn)
+    nn = neighbors_of(
+        store, layer, n_neighbors=n_neighbors, metric=metric, memory_limit=memory_limit
+    )
+    return ek.neighbor_graph(nn, memory_limit=memory_limit)
 
 
 def labels_in(result: xr.Dataset) -> xr.DataArray | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.utils import parse_bytes
 
 import embedkit as ek
 from embedkit.cli.options import saved_neighbors
@@ -24,9 +25,35 @@ if TYPE_CHECKING:
 
 AnyPlan: TypeAlias = AnalysisPlan | NeighborsPlan
 
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Print tasks and memory that it takes; do nothing."
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def _size(
+    _ctx: click.Context, _param: click.Parameter, value: str | None
+) -> str | None:
+    """Return a size that can be read, as it was written."""
+    try:
+        parse_bytes(value or 0)
+    except ValueError as error:
+        message = f"{value!r} is no size: write one such as 2GB"
+        raise click.BadParameter(message) from error
+    return value
+
+
+def plan_options(command: _Command) -> _Command:
+    """Give a command ``--dry-run`` and ``--memory-limit``."""
+    dry_run = click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Tell tasks and memory that it takes; do nothing.",
+    )
+    memory_limit = click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        callback=_size,
+        help="What a process may take, such as 2GB.  [default: half of what is free]",
+    )
+    return memory_limit(dry_run(command))
 
 
 def planned_neighbors(
@@ -36,6 +63,7 @@ def planned_neighbors(
     n_neighbors: int,
     metric: Metric,
     recall: float | None = None,
+    memory_limit: str | None = None,
 ) -> tuple[xr.Dataset, list[AnyPlan]]:
     """Return the saved neighbors of a layer, or the plan of their search.
 
@@ -51,7 +79,8 @@ def planned_neighbors(
     if found is not None:
         return found, []
     x = store[layer]
-    plan = ek.neighbors(x, **asked, recall=recall or 1.0, plan_only=True)
+    asked |= {"recall": recall or 1.0, "memory_limit": memory_limit}
+    plan = ek.neighbors(x, **asked, plan_only=True)
     shape = (x.sizes["image"], n_neighbors)
     dims = ("image", "neighbor")
     blank = xr.Dataset(
@@ -65,13 +94,19 @@ def planned_neighbors(
 
 
 def planned_graph(
-    store: Store, layer: str, *, n_neighbors: int, metric: Metric
+    store: Store,
+    layer: str,
+    *,
+    n_neighbors: int,
+    metric: Metric,
+    memory_limit: str | None = None,
 ) -> tuple[xr.Dataset, list[AnyPlan]]:
     """Return the lazy graph of a layer's neighbors, and the plans of what makes it."""
-    asked: dict[str, Any] = {"n_neighbors": n_neighbors, "metric": metric}
-    nn, plans = planned_neighbors(store, layer, **asked)
-    plan = ek.neighbor_graph(nn, plan_only=True)
-    return ek.neighbor_graph(nn), [*plans, plan]
+    nn, plans = planned_neighbors(
+        store, layer, n_neighbors=n_neighbors, metric=metric, memory_limit=memory_limit
+    )
+    plan = ek.neighbor_graph(nn, memory_limit=memory_limit, plan_only=True)
+    return ek.neighbor_graph(nn, memory_limit=memory_limit), [*plans, plan]
 
 
 def show_plans(plans: Sequence[AnyPlan], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 import embedkit as ek
 from embedkit.cli.options import opened, store_argument
 from embedkit.cli.output import common, emit, line, table
-from embedkit.cli.plans import dry_run_option, show_plans
+from embedkit.cli.plans import plan_options, show_plans
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2))
 @click.option("--seed", default=0, show_default=True)
-@dry_run_option
+@plan_options
 @common
 def probe(  # noqa: PLR0913 - every option is an argument
     *,
@@ -45,6 +45,7 @@ def probe(  # noqa: PLR0913 - every option is an argument
     folds: int,
     seed: int,
     dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Train a linear probe on every layer of STORE and score it on held-out images."""
@@ -57,6 +58,7 @@ def probe(  # noqa: PLR0913 - every option is an argument
         "split": split,
         "folds": folds,
         "seed": seed,
+        "memory_limit": memory_limit,
     }
     if dry_run:
         show_plans([ek.probe(data, **asked, plan_only=True)], as_json=as_json)

@@ -49,3 +49,27 @@ def test_lists_that_stand_for_others_are_never_computed(run, store, monkeypatch)
     monkeypatch.setattr(options, "_kept", None)
 
     run("duplicates", store, "--dry-run", "--threshold", 0.1)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_limit_that_nothing_keeps_is_an_error(run, store, command):
+    """Told with what would fit, before anything is saved."""
+    said = run(command, store, "--memory-limit", "1kB", expect=1)
+
+    assert "memory_limit" in said.err
+    assert not ek.open_store(store).results
+
+
+def test_a_limit_has_to_be_a_size(run, store):
+    """Other text is refused as a wrong option."""
+    said = run("cluster", store, "--memory-limit", "much", expect=2)
+
+    assert "'much' is no size: write one such as 2GB" in said.err
+
+
+def test_commands_take_a_limit(run, store):
+    """One that is enough changes nothing."""
+    free = run("communities", store, "-k", 5, "--json").json
+    limited = run("communities", store, "-k", 5, "--memory-limit", "8GB", "--json").json
+
+    assert limited == free

@@ -187,7 +187,11 @@ def _plan(
     n_images, features = x.sizes["image"] + new.sizes["image"], x.shape[1]
     rows = min(n_images, max(1, _TASK // max(1, features)))
     return planned(
-        append_neighbors_model(n_neighbors=k, blocks=-(-n_images // rows)),
+        append_neighbors_model(
+            n_neighbors=k,
+            blocks=-(-n_images // max(1, rows)),
+            itemsize=x.dtype.itemsize,
+        ),
         n_images=n_images,
         width=features,
         itemsize=x.dtype.itemsize,

@@ -117,14 +117,16 @@ def search_model(*, rows: int, width: int) -> AnalysisModel:
         asked="search",
         whole=False,
         fixed=16 * _MB,
-        task_fixed=20 * lifted,
+        task_fixed=24 * lifted,
         task_image=100,
         task_copies=1,
         task_entry=5,
     )
 
 
-def append_neighbors_model(*, n_neighbors: int, blocks: int) -> AnalysisModel:
+def append_neighbors_model(
+    *, n_neighbors: int, blocks: int, itemsize: int
+) -> AnalysisModel:
     """Return what `embedkit.append_neighbors` takes.
 
     Parameters
@@ -132,17 +134,23 @@ def append_neighbors_model(*, n_neighbors: int, blocks: int) -> AnalysisModel:
     n_neighbors : int
         Entries of a list; all lists are held, in float64 and int64.
     blocks : int
-        Tasks that the rows are dealt out to. Each reads the neighbors of its rows as
-        well, which at worst are other rows for each of them.
+        Tasks that the rows are dealt out to.
+    itemsize : int
+        Bytes of a stored entry.
+
+    Notes
+    -----
+    A task first reads the neighbors of its rows, which at worst are other rows for each
+    of them, and then lifts its rows to float64.
     """
     return AnalysisModel(
         asked="append_neighbors",
         whole=False,
-        fixed=100 * _MB,
+        fixed=70 * _MB,
         image=300 + 50 * n_neighbors,
         task_fixed=50 * _MB,
-        task_copies=1 + min(n_neighbors, blocks),
-        task_entry=32,
+        task_copies=1,
+        task_entry=max(30, itemsize * min(n_neighbors, blocks)),
         result_image=1 + 12 * n_neighbors,
         scratch_image=12 * n_neighbors,
         scratch_copies=1,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from embedkit.analysis.machine import machine_for
-from embedkit.planning.analyses import AnalysisModel, AnalysisSize, plan_analysis
+from embedkit.planning.analyses import plan_analysis
+from embedkit.planning.analysis_costs import AnalysisModel, AnalysisSize
 from embedkit.planning.analysis_plan import AnalysisPlan
 
 
@@ -24,7 +25,7 @@ def planned(
     model : AnalysisModel
         What it takes.
     n_images, width, itemsize, studies : int
-        How large it is; see `embedkit.planning.analyses.AnalysisSize`.
+        How large it is; see `embedkit.planning.analysis_costs.AnalysisSize`.
     rows : int, optional
         Rows of a task, where chunks decide them.
     memory_limit : int or str, optional

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from embedkit.planning.analyses import AnalysisModel
+from embedkit.planning.analysis_costs import AnalysisModel
 
 _MB = 10**6
 _LIFTED = 2**22  # entries that become float64 at a time, see `ivf_space.parts`

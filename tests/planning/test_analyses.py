@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 
 from embedkit.errors import InputError, PlanError
 from embedkit.planning import analysis_models
-from embedkit.planning.analyses import (
-    TASK_ENTRIES,
-    AnalysisModel,
-    AnalysisSize,
-    plan_analysis,
-    remedies,
-)
+from embedkit.planning.analyses import TASK_ENTRIES, plan_analysis, remedies
+from embedkit.planning.analysis_costs import AnalysisModel, AnalysisSize
 from embedkit.planning.analysis_plan import AnalysisPlan
 from embedkit.planning.neighbors import Machine
 

@@ -12,20 +12,19 @@ from typing import Any, Literal, overload
 import dask.config
 import numpy as np
 import numpy.typing as npt
-import psutil
 import xarray as xr
-from dask.utils import parse_bytes
-from distributed import get_client
 
+from embedkit.analysis.approximate import approximate
 from embedkit.analysis.exact_knn import search
 from embedkit.analysis.frame import check_rows, labelled, provenance, whole
-from embedkit.analysis.ivf_search import approximate
+from embedkit.analysis.machine import machine_for
 from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.recall import EXACT
 from embedkit.analysis.score_bounds import MOST_FEATURES
 from embedkit.analysis.spool import Spool, spool
-from embedkit.analysis.threads import task_slots, task_threads
 from embedkit.errors import InputError
-from embedkit.planning.neighbors import Machine, NeighborsPlan, plan_neighbors
+from embedkit.planning.near import NearPlan, plan_near
+from embedkit.planning.neighbors import NeighborsPlan, plan_neighbors
 
 _METHOD = "1"  # of the files in scratch: another one does not go on with them
 
@@ -55,7 +54,7 @@ def neighbors(
     scratch: str | Path | None = None,
     memory_limit: int | str | None = None,
     plan_only: Literal[True],
-) -> NeighborsPlan: ...
+) -> NeighborsPlan | NearPlan: ...
 
 
 def neighbors(
@@ -68,7 +67,7 @@ def neighbors(
     scratch: str | Path | None = None,
     memory_limit: int | str | None = None,
     plan_only: bool = False,
-) -> xr.Dataset | NeighborsPlan:
+) -> xr.Dataset | NeighborsPlan | NearPlan:
     """Find the nearest neighbors of every image, now: exactly, or with a measured recall.
 
     Rows go through a file, so they need not fit into memory. The work is done by Dask
@@ -89,18 +88,19 @@ def neighbors(
         Euclidean distance; one minus the cosine, where a zero row has cosine 0 to every
         row; or minus the inner product, which orders like a distance but is none.
     recall : float, default 1.0
-        Share of the neighbors to find. Below 1 only the nearest of many lists of rows are
-        searched, and what that finds is measured on sampled rows; see
-        `embedkit.analysis.ivf_search.approximate`.
+        Share of the neighbors to find. Below 1, and where the exact search takes long,
+        the cheapest of three ways is taken (inverted lists, a graph of neighbors of
+        neighbors, the exact search), and what it finds is measured on sampled rows; see
+        `embedkit.analysis.approximate.approximate`.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same
         call goes on with what an interrupted one has finished. By default a temporary
         one of this machine.
     memory_limit : int or str, optional
-        For the exact search. What a process may take, such as ``"4GB"``. By default half of what the smallest
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
         worker has, or half of what is free in this process.
     plan_only : bool, default False
-        Return the plan of the exact search and run nothing.
+        Return the plan and run nothing.
 
     Returns
     -------
@@ -110,10 +110,10 @@ def neighbors(
         products in float32 were proof, False where the row was searched again in float64,
         equally exactly, or has no neighbors. Equal distances (in float64) are ordered by
         row number. Neighbors and distances depend on the rows alone: not on chunks,
-        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` instead. With
-        `recall` below 1 the attributes hold ``recall`` with its 95 % interval
-        ``recall_low`` to ``recall_high``, and ``certified`` are the rows that no list
-        left out can hold a neighbor of.
+        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` or a `NearPlan`
+        instead. With `recall` below 1 the attributes hold ``exact``, ``recall`` and its
+        95 % interval ``recall_low`` to ``recall_high``, and where it was not exact,
+        ``certified`` are the rows whose neighbors are proven all the same.
 
     Raises
     ------
@@ -141,17 +141,36 @@ def neighbors(
     _check_metric(metric)
     _check_recall(recall)
     _check_features(x.shape[1])
+    size = {
+        "n_images": x.sizes["image"],
+        "n_queries": 0 if queries is None else queries.sizes["image"],
+        "features": x.shape[1],
+        "n_neighbors": n_neighbors,
+        "itemsize": x.dtype.itemsize,
+    }
+    machine = machine_for(memory_limit)
     if recall < 1.0:
-        _check_exact_only(memory_limit, plan_only=plan_only)
-        return approximate(
-            x,
-            queries=queries,
-            n_neighbors=n_neighbors,
-            metric=metric,
+        near = plan_near(
+            **size,
             recall=recall,
-            scratch=scratch,
+            machine=machine,
+            symmetric=metric != "inner_product",
         )
-    plan = _plan(x, queries, n_neighbors, memory_limit)
+        if near is not None:
+            if plan_only:
+                return near
+            measured = approximate(
+                x,
+                queries=queries,
+                n_neighbors=n_neighbors,
+                metric=metric,
+                recall=recall,
+                way=near,
+                scratch=scratch,
+            )
+            if measured is not None:
+                return measured
+    plan = plan_neighbors(**size, machine=machine)
     if plan_only:
         return plan
     with _folder(scratch) as folder:
@@ -171,6 +190,7 @@ def neighbors(
         n_neighbors=n_neighbors,
         metric=metric,
         exact=True,
+        **(EXACT.attrs() | {"recall_asked": recall} if recall < 1.0 else {}),
         certified=float(found["sure"].mean()),
         threads=plan.threads,
         tile_rows=plan.tile_rows,
@@ -190,40 +210,6 @@ def _columns(found: npt.NDArray[Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
         "distances": (dims, near),
         "certified": (("image",), np.ascontiguousarray(found["sure"])),
     }
-
-
-def _plan(
-    x: xr.DataArray,
-    queries: xr.DataArray | None,
-    n_neighbors: int,
-    memory_limit: int | str | None,
-) -> NeighborsPlan:
-    on_machine = task_slots()
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:  # no client is active
-        workers = ()
-    slots = max((each["nthreads"] for each in workers), default=on_machine)
-    given = min(
-        (each["memory_limit"] for each in workers if each["memory_limit"]),
-        default=psutil.virtual_memory().available,
-    )
-    return plan_neighbors(
-        n_images=x.sizes["image"],
-        n_queries=0 if queries is None else queries.sizes["image"],
-        features=x.shape[1],
-        n_neighbors=n_neighbors,
-        itemsize=x.dtype.itemsize,
-        machine=Machine(
-            memory_limit=given // 2
-            if memory_limit is None
-            else parse_bytes(memory_limit),
-            slots=slots,
-            on_machine=on_machine,
-            workers=sum(each["nthreads"] for each in workers) or on_machine,
-            threads=task_threads(on_machine),
-        ),
-    )
 
 
 @contextmanager
@@ -289,12 +275,4 @@ def _check_recall(recall: float) -> None:
     if not 0.0 < recall <= 1.0:
         raise InputError(
             f"neighbors got recall={recall!r}; choose a share above 0, or 1.0 for all."
-        )
-
-
-def _check_exact_only(memory_limit: int | str | None, *, plan_only: bool) -> None:
-    if memory_limit is not None or plan_only:
-        raise InputError(
-            "neighbors got memory_limit= or plan_only= with a recall below 1; they are for "
-            "the exact search: leave them out, or choose recall=1.0."
         )

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from embedkit.analysis.exact_sides import Known, prepared, sides, surveyed
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.ranking import copies_of, near_dtype, nothing, self_distances
+from embedkit.analysis.scratch import KEPT
 from embedkit.analysis.search_rows import Side, loaded
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.tile_tasks import (
@@ -181,7 +182,7 @@ def _tidy(folder: Path) -> None:
     """Leave the finished rows alone: the first to go says that they all are there."""
     (folder / "reach.npy").unlink(missing_ok=True)
     for each in folder.iterdir():
-        if not each.name.startswith(("near-", "again-")):
+        if each.name not in KEPT and not each.name.startswith(("near-", "again-")):
             each.unlink(missing_ok=True)
 
 

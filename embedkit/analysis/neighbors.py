@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import dask.config
 import numpy as np
 import numpy.typing as npt
 import psutil
@@ -22,12 +18,23 @@ from embedkit.analysis.frame import check_rows, labelled, provenance, whole
 from embedkit.analysis.ivf_search import approximate
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.score_bounds import MOST_FEATURES
+from embedkit.analysis.scratch import (
+    alone_in,
+    keep_layout,
+    kept_layout,
+    scratch_folder,
+)
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.threads import task_slots, task_threads
 from embedkit.errors import InputError
-from embedkit.planning.neighbors import Machine, NeighborsPlan, plan_neighbors
+from embedkit.planning.neighbors import (
+    Layout,
+    Machine,
+    NeighborsPlan,
+    plan_neighbors,
+)
 
-_METHOD = "1"  # of the files in scratch: another one does not go on with them
+_METHOD = "2"  # of the files in scratch: another one does not go on with them
 
 
 @overload
@@ -94,8 +101,8 @@ def neighbors(
         `embedkit.analysis.ivf_search.approximate`.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same
-        call goes on with what an interrupted one has finished. By default a temporary
-        one of this machine.
+        call goes on with what an interrupted one has finished, also with other workers,
+        in the tiles that one had chosen. By default a temporary one of this machine.
     memory_limit : int or str, optional
         For the exact search. What a process may take, such as ``"4GB"``. By default half of what the smallest
         worker has, or half of what is free in this process.
@@ -119,9 +126,11 @@ def neighbors(
     ------
     InputError
         For wrong dimensions or dtype, `n_neighbors` that is not a whole number from 1 to
-        N-1 (or N, for queries), or files that a worker cannot see.
+        N-1 (or N, for queries), files that a worker cannot see, or a search of the same
+        in `scratch` that another process is doing now.
     PlanError
-        When the search cannot be done within `memory_limit`.
+        When the search, or what is left of one that had begun with larger tiles, cannot be
+        done within `memory_limit`.
     RecallNotReached
         When the lower end of the interval stays below `recall`.
 
@@ -154,18 +163,22 @@ def neighbors(
     plan = _plan(x, queries, n_neighbors, memory_limit)
     if plan_only:
         return plan
-    with _folder(scratch) as folder:
+    with scratch_folder(scratch) as folder:
         rows = spool(x, folder)
         asked = None if queries is None else spool(queries, folder)
-        key = _key(rows, asked, n_neighbors, metric, plan)
-        found = search(
-            rows,
-            queries=asked,
-            k=n_neighbors,
-            metric=metric,
-            plan=plan,
-            folder=folder / f"neighbors-{key}",
-        )
+        place = folder / f"neighbors-{_key(rows, asked, n_neighbors, metric)}"
+        with alone_in(place):
+            if begun := kept_layout(place):
+                plan = _plan(x, queries, n_neighbors, memory_limit, begun)
+            keep_layout(place, plan.layout)
+            found = search(
+                rows,
+                queries=asked,
+                k=n_neighbors,
+                metric=metric,
+                plan=plan,
+                folder=place,
+            )
     attrs = provenance(
         x,
         n_neighbors=n_neighbors,
@@ -197,6 +210,7 @@ def _plan(
     queries: xr.DataArray | None,
     n_neighbors: int,
     memory_limit: int | str | None,
+    layout: Layout | None = None,
 ) -> NeighborsPlan:
     on_machine = task_slots()
     try:
@@ -223,31 +237,15 @@ def _plan(
             workers=sum(each["nthreads"] for each in workers) or on_machine,
             threads=task_threads(on_machine),
         ),
+        layout=layout,
     )
 
 
-@contextmanager
-def _folder(scratch: str | Path | None) -> Iterator[Path]:
-    """Give a folder: the one that was asked for, or one that is removed at the end."""
-    if scratch is not None:
-        yield Path(scratch).absolute()
-        return
-    place = dask.config.get("temporary-directory", None)
-    with tempfile.TemporaryDirectory(prefix="embedkit-", dir=place) as folder:
-        yield Path(folder)
-
-
-def _key(
-    rows: Spool,
-    queries: Spool | None,
-    n_neighbors: int,
-    metric: Metric,
-    plan: NeighborsPlan,
-) -> str:
-    """Name what decides the bytes of the files of a search."""
-    parts = (_METHOD, rows.digest, queries.digest if queries else "", n_neighbors)
-    tiles = (metric, plan.tile_rows, plan.band_rows, plan.sample_rows)
-    return hashlib.blake2b(repr((parts, tiles)).encode(), digest_size=8).hexdigest()
+def _key(rows: Spool, queries: Spool | None, n_neighbors: int, metric: Metric) -> str:
+    """Name what was asked for, whoever does it; tiles are written down beside the files."""
+    among = queries.digest if queries else ""
+    parts = (_METHOD, rows.digest, among, n_neighbors, metric)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
 def _check_queries(x: xr.DataArray, queries: xr.DataArray) -> None:

@@ -144,7 +144,7 @@ def test_a_scratch_folder_holds_what_is_finished(
     x = as_images(blobs[0])
     first = neighbors(x, scratch=tmp_path)
     kept = sorted(each.name for each in tmp_path.glob("neighbors-*/*"))
-    assert kept == ["near-0.npy"]
+    assert kept == ["layout.json", "lock", "near-0.npy"]
 
     def refuse(*_args: object) -> None:
         raise AssertionError("multiplied again")

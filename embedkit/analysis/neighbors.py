@@ -8,15 +8,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import xarray as xr
-from dask.utils import parse_bytes
-from distributed import get_client
 
 from embedkit.analysis.exact_knn import search
 from embedkit.analysis.frame import check_rows, labelled, provenance, whole
 from embedkit.analysis.ivf_search import approximate
 from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.recall import EXACT, MOST_CHECKED, provable
 from embedkit.analysis.score_bounds import MOST_FEATURES
 from embedkit.analysis.scratch import (
     alone_in,
@@ -25,14 +23,9 @@ from embedkit.analysis.scratch import (
     scratch_folder,
 )
 from embedkit.analysis.spool import Spool, spool
-from embedkit.analysis.threads import task_slots, task_threads
+from embedkit.analysis.threads import machine
 from embedkit.errors import InputError
-from embedkit.planning.neighbors import (
-    Layout,
-    Machine,
-    NeighborsPlan,
-    plan_neighbors,
-)
+from embedkit.planning.neighbors import Layout, NeighborsPlan, plan_neighbors
 
 _METHOD = "2"  # of the files in scratch: another one does not go on with them
 
@@ -98,7 +91,8 @@ def neighbors(
     recall : float, default 1.0
         Share of the neighbors to find. Below 1 only the nearest of many lists of rows are
         searched, and what that finds is measured on sampled rows; see
-        `embedkit.analysis.ivf_search.approximate`.
+        `embedkit.analysis.ivf_search.approximate`. A share so near to 1 that no such
+        check can show it (above .9992 of many rows) is searched for exactly.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same
         call goes on with what an interrupted one has finished, also with other workers,
@@ -150,7 +144,8 @@ def neighbors(
     _check_metric(metric)
     _check_recall(recall)
     _check_features(x.shape[1])
-    if recall < 1.0:
+    rows_asked = (x if queries is None else queries).sizes["image"]
+    if recall < 1.0 and provable(recall, population=rows_asked):
         _check_exact_only(memory_limit, plan_only=plan_only)
         return approximate(
             x,
@@ -188,8 +183,15 @@ def neighbors(
         threads=plan.threads,
         tile_rows=plan.tile_rows,
         projected_mem=plan.projected_mem,
+        **({} if recall == 1.0 else _exact_after_all(recall)),
     )
     return labelled(x if queries is None else queries, _columns(found), attrs=attrs)
+
+
+def _exact_after_all(recall: float) -> dict[str, Any]:
+    """Say why a search is exact that was asked for less."""
+    why = f"recall {recall} is more than a check of {MOST_CHECKED} rows can show"
+    return {"recall_asked": recall, **EXACT.attrs(), "exact_because": why}
 
 
 def _columns(found: npt.NDArray[Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
@@ -212,31 +214,13 @@ def _plan(
     memory_limit: int | str | None,
     layout: Layout | None = None,
 ) -> NeighborsPlan:
-    on_machine = task_slots()
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:  # no client is active
-        workers = ()
-    slots = max((each["nthreads"] for each in workers), default=on_machine)
-    given = min(
-        (each["memory_limit"] for each in workers if each["memory_limit"]),
-        default=psutil.virtual_memory().available,
-    )
     return plan_neighbors(
         n_images=x.sizes["image"],
         n_queries=0 if queries is None else queries.sizes["image"],
         features=x.shape[1],
         n_neighbors=n_neighbors,
         itemsize=x.dtype.itemsize,
-        machine=Machine(
-            memory_limit=given // 2
-            if memory_limit is None
-            else parse_bytes(memory_limit),
-            slots=slots,
-            on_machine=on_machine,
-            workers=sum(each["nthreads"] for each in workers) or on_machine,
-            threads=task_threads(on_machine),
-        ),
+        machine=machine(memory_limit),
         layout=layout,
     )
 

@@ -276,6 +276,29 @@ def test_a_recall_below_one_is_measured(blobs, as_images) -> None:
     assert share >= 0.7
 
 
+def test_a_recall_that_no_check_can_show_is_searched_for_exactly(
+    as_images, monkeypatch
+) -> None:
+    """At once, and the result says why; what can be shown is not."""
+    x = as_images(np.random.default_rng(0).normal(size=(12_000, 3)))
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise AssertionError("searched approximately")
+
+    monkeypatch.setattr("embedkit.analysis.neighbors.approximate", refuse)
+    found = neighbors(x, n_neighbors=2, recall=0.9999, memory_limit="4GB")
+
+    attrs = json.loads(json.dumps(found.attrs))
+    assert (attrs["exact"], attrs["recall_asked"]) == (True, 0.9999)
+    assert attrs["recall"] == attrs["recall_low"] == 1.0
+    assert "recall 0.9999 is more than a check of 5000 rows" in attrs["exact_because"]
+    exact = neighbors(x, n_neighbors=2)
+    assert "exact_because" not in exact.attrs
+    np.testing.assert_array_equal(found["indices"], exact["indices"])
+    with pytest.raises(AssertionError, match="searched approximately"):
+        neighbors(x, n_neighbors=2, recall=0.999)
+
+
 def test_a_zero_row_is_found_once(as_images) -> None:
     """Also by a query at one distance of so many that all are measured directly."""
     rows = np.zeros((500, 2048), np.float32)

@@ -14,7 +14,7 @@ from embedkit.analysis.index_build import make
 from embedkit.analysis.index_change import Home
 from embedkit.analysis.index_choice import choose
 from embedkit.analysis.index_files import load
-from embedkit.analysis.index_input import check_build, ids_of
+from embedkit.analysis.index_input import check_build, content_of, ids_of
 from embedkit.analysis.index_object import Index
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.spool import spool
@@ -114,7 +114,14 @@ def build_index(
         seed=seed,
         folder=home.path,
     )
-    return Index(made, choice, images=images, n_neighbors=k, home=home)
+    return Index(
+        made,
+        choice,
+        images=images,
+        n_neighbors=k,
+        home=home,
+        content=content_of(x),
+    )
 
 
 def open_index(folder: str | Path) -> Index:
@@ -146,4 +153,5 @@ def open_index(folder: str | Path) -> Index:
         n_neighbors=saved.n_neighbors,
         home=home,
         template=saved.template,
+        content=saved.content,
     )

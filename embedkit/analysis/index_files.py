@@ -43,6 +43,8 @@ class Saved:
     n_neighbors : int
     template : Path or None
         The trained, empty index that further files start from, of a sharded one.
+    content : str or None
+        What the store said of the rows when they were copied, None where nobody did.
     """
 
     made: Made
@@ -50,6 +52,7 @@ class Saved:
     images: npt.NDArray[np.str_]
     n_neighbors: int
     template: Path | None
+    content: str | None = None
 
 
 def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
@@ -130,6 +133,7 @@ def load(folder: Path) -> Saved:
         images=arrays["images"],
         n_neighbors=found["n_neighbors"],
         template=place / names["template"][0] if names["template"] else None,
+        content=found.get("content"),
     )
 
 
@@ -145,6 +149,7 @@ def _manifest(saved: Saved, names: dict[str, list[str]]) -> dict[str, Any]:
         "recall": asdict(made.recall),
         "queries_per_second": None if np.isnan(speed) else speed,
         "n_neighbors": saved.n_neighbors,
+        "content": saved.content,
         "rows": [[each.shape, each.dtype] for each in made.searcher.rows.files],
         "files": names,
     }

@@ -24,6 +24,7 @@ from embedkit.analysis.index_input import (
     asked_vectors,
     check_new,
     check_width,
+    content_of,
     ids_of,
     numbers_of,
 )
@@ -59,9 +60,10 @@ class Index:
         n_neighbors: int,
         home: Home,
         template: Path | None = None,
+        content: str | None = None,
     ) -> None:
         self._made, self._choice, self._images = made, choice, images
-        self._n_neighbors, self._home = n_neighbors, home
+        self._n_neighbors, self._home, self._content = n_neighbors, home, content
         self._template = template or home.path / "empty.faiss"
         self._rows: dict[str, int] | None = None
 
@@ -190,6 +192,8 @@ class Index:
         template = self._template if self._choice.sharded else None
         searcher = grown(searcher, more, home=self._home, template=template)
         self._images = np.concatenate([self._images, images])
+        if self._content != content_of(x):
+            self._content = None  # of the rows together nobody has said anything
         self._rows, self._made = None, replace(self._made, searcher=searcher)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -236,6 +240,7 @@ class Index:
                 images=self._images,
                 n_neighbors=self._n_neighbors,
                 template=self._template if self._choice.sharded else None,
+                content=self._content,
             ),
             folder,
         )

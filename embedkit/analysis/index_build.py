@@ -16,11 +16,12 @@ from embedkit.analysis.index_search import Effort, Searcher
 from embedkit.analysis.index_tune import SETS, Tuner
 from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.ivf_survey import survey
-from embedkit.analysis.merge import Ids
+from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import EXACT, Recall, spread_sample
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
+from embedkit.analysis.subset_search import search_subset
 from embedkit.analysis.truth import true_neighbors
 
 _ADD = 2**22  # entries added together
@@ -37,7 +38,7 @@ class Made:
     effort : Effort
     recall : Recall
     queries_per_second : float
-        Of the check, in one batch, NaN where nothing was measured.
+        Of the last check, NaN where nothing was measured.
     """
 
     searcher: Searcher
@@ -59,7 +60,8 @@ def make(
     """Make an index over the rows of a file.
 
     Rows to tune and check on are left out until both are done, so that they are to the
-    index what a new image is.
+    index what a new image is. Then those that are not checked with are added, the check is
+    made again, and what it lost tells what it loses with all rows in.
 
     Parameters
     ----------
@@ -106,12 +108,27 @@ def make(
         leave_out=aside,
     )
     tuner = Tuner(searcher, spool, aside, near, k, recall, _ladder(searcher, choice))
-    effort, found, speed = tuner.tuned()
-    searcher = replace(
-        searcher,
-        parts=_completed(searcher.parts, spool, space, aside, folder, template),
+    found = tuner.tuned()
+    others = np.setdiff1d(np.arange(len(aside)), found.check)
+    for name, some in (("tuned", aside[others]), ("checked", aside[found.check])):
+        parts = _completed(searcher.parts, spool, space, some, folder, template, name)
+        searcher = replace(searcher, parts=parts)
+        if name == "tuned":
+            truth = _with_more(near, spool, aside, others, k, space)
+            sizes = (len(kept), len(kept) + len(others), len(rows))
+            found = replace(tuner, searcher=searcher, truth=truth).grown(found, sizes)
+    return Made(searcher, found.effort, found.recall, found.speed)
+
+
+def _with_more(
+    near: Float64s, spool: Spool, aside: Ids, more: Ids, k: int, space: Space
+) -> Float64s:
+    """Return the distances that all rows left out have once some of them are in."""
+    rows = spool.take(aside)
+    found, _ = search_subset(
+        rows, rows[more], query_places=np.full(len(rows), -1), k=k, space=space
     )
-    return Made(searcher, effort, found, speed)
+    return np.sort(np.concatenate([near, found], axis=1), axis=1)[:, :k]
 
 
 def _truth_rows(recall: float) -> int:
@@ -223,10 +240,11 @@ def _completed(
     aside: Ids,
     folder: Path,
     template: Any,
+    name: str,
 ) -> tuple[Any, ...]:
-    """Add the rows that were left out."""
+    """Add rows that were left out."""
     if made and isinstance(made[0], Path):
-        return (*made, write_shard(folder, spool, space, aside, name="aside"))
+        return (*made, write_shard(folder, spool, space, aside, name=name))
     add_rows(template, spool, space, aside)
     return made
 

@@ -116,7 +116,6 @@ def build_index(
     )
     return Index(
         made,
-        choice,
         images=images,
         n_neighbors=k,
         home=home,
@@ -148,7 +147,6 @@ def open_index(folder: str | Path) -> Index:
     home = Home()
     return Index(
         saved.made,
-        saved.choice,
         images=saved.images,
         n_neighbors=saved.n_neighbors,
         home=home,

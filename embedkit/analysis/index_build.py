@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.analysis import faiss_adapter
-from embedkit.analysis.index_choice import Choice
+from embedkit.analysis.index_bytes import with_bytes
+from embedkit.analysis.index_choice import BYTES, Choice
 from embedkit.analysis.index_rows import Rows
 from embedkit.analysis.index_search import Effort, Searcher
 from embedkit.analysis.index_tune import SETS, Tuner
-from embedkit.analysis.ivf_space import Space, parts
+from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.pair_distances import Metric
@@ -25,6 +26,8 @@ from embedkit.analysis.subset_search import search_subset
 from embedkit.analysis.truth import true_neighbors
 
 _ADD = 2**22  # entries added together
+_RANGED = 2**14  # rows that ranges of bytes are taken from
+_ASKED = 500  # rows whose neighbors tell how fine bytes have to be
 _REACH = 1.5  # room for longer rows that are added later
 
 
@@ -35,6 +38,8 @@ class Made:
     Attributes
     ----------
     searcher : Searcher
+    choice : Choice
+        As it was in the end.
     effort : Effort
     recall : Recall
     queries_per_second : float
@@ -42,6 +47,7 @@ class Made:
     """
 
     searcher: Searcher
+    choice: Choice
     effort: Effort
     recall: Recall
     queries_per_second: float
@@ -88,16 +94,12 @@ def make(
     space = replace(space, reach=_REACH * space.reach)
     searcher = Searcher((), space, Rows((spool,)), usable, np.flatnonzero(null))
     if choice.kind == "flat":
-        return Made(searcher, Effort(), EXACT, float("nan"))
+        return Made(searcher, choice, Effort(), EXACT, float("nan"))
     rows = np.flatnonzero(usable & ~null)
     rng = np.random.default_rng((seed, 3))
     count = min(_truth_rows(recall), len(rows) // (2 * SETS))
     aside = spread_sample(rows, SETS * count, rng=rng)
     kept = np.setdiff1d(rows, aside)
-    template = _template(spool, space, choice, kept, seed=seed)
-    searcher = replace(
-        searcher, parts=_filled(spool, space, choice, template, kept, folder)
-    )
     near, _ = true_neighbors(
         spool.take(aside),
         spool,
@@ -107,27 +109,28 @@ def make(
         folder=folder,
         leave_out=aside,
     )
+    sample = _sample(spool, space, choice, kept, seed=seed)
+    if choice.kind == "hnsw":
+        radii = space.radii(spool.take(aside[:_ASKED]), near[:_ASKED, -1])
+        choice = with_bytes(choice, sample, radii, n_rows=len(rows))
+    template = _template(sample, choice, seed=seed)
+    parts = _filled(spool, space, choice, template, kept, folder)
+    searcher = replace(searcher, parts=parts)
     tuner = Tuner(searcher, spool, aside, near, k, recall, _ladder(searcher, choice))
     found = tuner.tuned()
     others = np.setdiff1d(np.arange(len(aside)), found.check)
-    for name, some in (("tuned", aside[others]), ("checked", aside[found.check])):
-        parts = _completed(searcher.parts, spool, space, some, folder, template, name)
-        searcher = replace(searcher, parts=parts)
-        if name == "tuned":
-            truth = _with_more(near, spool, aside, others, k, space)
-            sizes = (len(kept), len(kept) + len(others), len(rows))
-            found = replace(tuner, searcher=searcher, truth=truth).grown(found, sizes)
-    return Made(searcher, found.effort, found.recall, found.speed)
+    searcher = _completed(searcher, spool, aside[others], folder, template)
+    sizes = (len(kept), len(kept) + len(others), len(rows))
+    truth = _with_more(near, spool.take(aside), others, space)
+    found = replace(tuner, searcher=searcher, truth=truth).grown(found, sizes)
+    searcher = _completed(searcher, spool, aside[found.check], folder, template)
+    return Made(searcher, choice, found.effort, found.recall, found.speed)
 
 
-def _with_more(
-    near: Float64s, spool: Spool, aside: Ids, more: Ids, k: int, space: Space
-) -> Float64s:
-    """Return the distances that all rows left out have once some of them are in."""
-    rows = spool.take(aside)
-    found, _ = search_subset(
-        rows, rows[more], query_places=np.full(len(rows), -1), k=k, space=space
-    )
+def _with_more(near: Float64s, rows: Floats, more: Ids, space: Space) -> Float64s:
+    """Return the distances that rows left out have once some of them are in."""
+    alone, k = np.full(len(rows), -1), near.shape[1]
+    found, _ = search_subset(rows, rows[more], query_places=alone, k=k, space=space)
     return np.sort(np.concatenate([near, found], axis=1), axis=1)[:, :k]
 
 
@@ -136,19 +139,26 @@ def _truth_rows(recall: float) -> int:
     return int(np.clip(round(20 / (1 - recall)), 500, 5000))
 
 
-def _template(
+def _sample(
     spool: Spool, space: Space, choice: Choice, rows: Ids, *, seed: int
-) -> Any:
-    """Return an empty index, trained where its kind needs it."""
-    width = len(space.center) + (space.metric == "inner_product")
-    if choice.kind == "hnsw":
-        return faiss_adapter.graph_index(width)
+) -> npt.NDArray[np.float32]:
+    """Return points from all over, for what is trained: all kinds but some graphs."""
     rng = np.random.default_rng((seed, 4))
-    chosen = spread_sample(rows, choice.n_train, rng=rng)
+    count = choice.n_train
+    if choice.kind == "hnsw":
+        count = min(count, _RANGED) if spool.shape[1] >= BYTES else 1
+    return _points(spool, space, spread_sample(rows, count, rng=rng))
+
+
+def _template(sample: npt.NDArray[np.float32], choice: Choice, *, seed: int) -> Any:
+    """Return an empty index, trained where its kind needs it."""
+    if choice.kind == "hnsw":
+        known = sample if choice.code_bytes else None
+        return faiss_adapter.graph_index(sample.shape[1], sample=known)
     return faiss_adapter.list_index(
-        _points(spool, space, chosen),
+        sample,
         kind=choice.kind,
-        n_lists=min(choice.n_lists, len(chosen)),
+        n_lists=min(choice.n_lists, len(sample)),
         code_bytes=choice.code_bytes,
         seed=seed,
     )
@@ -234,19 +244,15 @@ def add_rows(
 
 
 def _completed(
-    made: tuple[Any, ...],
-    spool: Spool,
-    space: Space,
-    aside: Ids,
-    folder: Path,
-    template: Any,
-    name: str,
-) -> tuple[Any, ...]:
+    searcher: Searcher, spool: Spool, rows: Ids, folder: Path, template: Any
+) -> Searcher:
     """Add rows that were left out."""
+    made, space = searcher.parts, searcher.space
     if made and isinstance(made[0], Path):
-        return (*made, write_shard(folder, spool, space, aside, name=name))
-    add_rows(template, spool, space, aside)
-    return made
+        path = write_shard(folder, spool, space, rows, name=f"more-{len(made)}")
+        return replace(searcher, parts=(*made, path))
+    add_rows(template, spool, space, rows)
+    return searcher
 
 
 def _ladder(searcher: Searcher, choice: Choice) -> list[Effort]:
@@ -257,5 +263,11 @@ def _ladder(searcher: Searcher, choice: Choice) -> list[Effort]:
     least = 1 if choice.kind != "hnsw" else 8
     count = int(np.ceil(np.log(most / least) / np.log(1.08))) + 1
     steps = np.unique(np.round(np.geomspace(least, most, count)).astype(int))
-    spare = {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 2)
-    return [Effort(int(step), spare) for step in steps]
+    return [Effort(int(step), _spare(choice, int(step))) for step in steps]
+
+
+def _spare(choice: Choice, breadth: int) -> int:
+    """How many candidates too many: the coarser the rows, the more change places."""
+    if choice.kind == "hnsw" and choice.code_bytes:
+        return 4 + breadth // 8
+    return {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 2)

@@ -38,7 +38,6 @@ class Saved:
     Attributes
     ----------
     made : Made
-    choice : Choice
     images : ndarray of str, shape (N,)
     n_neighbors : int
     template : Path or None
@@ -48,7 +47,6 @@ class Saved:
     """
 
     made: Made
-    choice: Choice
     images: npt.NDArray[np.str_]
     n_neighbors: int
     template: Path | None
@@ -125,11 +123,11 @@ def load(folder: Path) -> Saved:
     return Saved(
         made=Made(
             searcher,
+            choice,
             Effort(**found["effort"]),
             Recall(**found["recall"]),
             float("nan") if speed is None else speed,
         ),
-        choice=choice,
         images=arrays["images"],
         n_neighbors=found["n_neighbors"],
         template=place / names["template"][0] if names["template"] else None,
@@ -143,7 +141,7 @@ def _manifest(saved: Saved, names: dict[str, list[str]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "embedkit": embedkit.__version__,
-        "choice": asdict(saved.choice),
+        "choice": asdict(made.choice),
         "space": {"metric": space.metric, "scale": space.scale, "reach": space.reach},
         "effort": asdict(made.effort),
         "recall": asdict(made.recall),

@@ -16,7 +16,6 @@ import embedkit
 from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.index_build import Made
 from embedkit.analysis.index_change import Home, grown, shrunk
-from embedkit.analysis.index_choice import Choice
 from embedkit.analysis.index_files import Saved, save
 from embedkit.analysis.index_input import (
     Queries,
@@ -54,7 +53,6 @@ class Index:
     def __init__(
         self,
         made: Made,
-        choice: Choice,
         *,
         images: npt.NDArray[np.str_],
         n_neighbors: int,
@@ -62,7 +60,7 @@ class Index:
         template: Path | None = None,
         content: str | None = None,
     ) -> None:
-        self._made, self._choice, self._images = made, choice, images
+        self._made, self._choice, self._images = made, made.choice, images
         self._n_neighbors, self._home, self._content = n_neighbors, home, content
         self._template = template or home.path / "empty.faiss"
         self._rows: dict[str, int] | None = None
@@ -236,7 +234,6 @@ class Index:
         save(
             Saved(
                 made=self._made,
-                choice=self._choice,
                 images=self._images,
                 n_neighbors=self._n_neighbors,
                 template=self._template if self._choice.sharded else None,

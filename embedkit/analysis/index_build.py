@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from embedkit.analysis import faiss_adapter
 from embedkit.analysis.index_bytes import with_bytes
-from embedkit.analysis.index_choice import BYTES, Choice
+from embedkit.analysis.index_choice import Choice
+from embedkit.analysis.index_plan import SETS, n_aside, n_sample
 from embedkit.analysis.index_rows import Rows
 from embedkit.analysis.index_search import Effort, Searcher
-from embedkit.analysis.index_tune import SETS, Tuner
+from embedkit.analysis.index_tune import Tuner
 from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Float64s, Ids
@@ -24,9 +25,9 @@ from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.subset_search import search_subset
 from embedkit.analysis.truth import true_neighbors
+from embedkit.planning.index import QUERY_ENTRIES
 
 _ADD = 2**22  # entries added together
-_RANGED = 2**14  # rows that ranges of bytes are taken from
 _ASKED = 500  # rows whose neighbors tell how fine bytes have to be
 _REACH = 1.5  # room for longer rows that are added later
 
@@ -97,8 +98,7 @@ def make(
         return Made(searcher, choice, Effort(), EXACT, float("nan"))
     rows = np.flatnonzero(usable & ~null)
     rng = np.random.default_rng((seed, 3))
-    count = min(_truth_rows(recall), len(rows) // (2 * SETS))
-    aside = spread_sample(rows, SETS * count, rng=rng)
+    aside = spread_sample(rows, SETS * n_aside(recall, len(rows)), rng=rng)
     kept = np.setdiff1d(rows, aside)
     near, _ = true_neighbors(
         spool.take(aside),
@@ -129,14 +129,13 @@ def make(
 
 def _with_more(near: Float64s, rows: Floats, more: Ids, space: Space) -> Float64s:
     """Return the distances that rows left out have once some of them are in."""
-    alone, k = np.full(len(rows), -1), near.shape[1]
-    found, _ = search_subset(rows, rows[more], query_places=alone, k=k, space=space)
-    return np.sort(np.concatenate([near, found], axis=1), axis=1)[:, :k]
-
-
-def _truth_rows(recall: float) -> int:
-    """How many rows tell `recall` from 1: some tens of misses are to be expected."""
-    return int(np.clip(round(20 / (1 - recall)), 500, 5000))
+    k, added = near.shape[1], rows[more]
+    out = np.empty_like(near)
+    for cut in parts(*rows.shape, entries=QUERY_ENTRIES):
+        asked, alone = rows[cut], np.full(len(rows[cut]), -1)
+        found, _ = search_subset(asked, added, query_places=alone, k=k, space=space)
+        out[cut] = np.sort(np.concatenate([near[cut], found], axis=1), axis=1)[:, :k]
+    return out
 
 
 def _sample(
@@ -144,9 +143,7 @@ def _sample(
 ) -> npt.NDArray[np.float32]:
     """Return points from all over, for what is trained: all kinds but some graphs."""
     rng = np.random.default_rng((seed, 4))
-    count = choice.n_train
-    if choice.kind == "hnsw":
-        count = min(count, _RANGED) if spool.shape[1] >= BYTES else 1
+    count = n_sample(choice, spool.shape[1])
     return _points(spool, space, spread_sample(rows, count, rng=rng))
 
 

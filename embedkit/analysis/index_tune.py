@@ -9,13 +9,13 @@ from typing import NoReturn
 
 import numpy as np
 
+from embedkit.analysis.index_plan import SETS
 from embedkit.analysis.index_search import Effort, Searcher
 from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.recall import Recall, estimate, near_shares
 from embedkit.analysis.spool import Spool
 from embedkit.errors import RecallNotReached
 
-SETS = 3  # one to tune on, two to check on
 _MARGINS = (0.97, 0.999)
 """Levels when tuning, so that the check passes at its own: first with little to spare,
 because effort costs every later search, then almost surely."""

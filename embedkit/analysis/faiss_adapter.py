@@ -139,6 +139,7 @@ def list_index(
         codes: FaissIndex = faiss.index_factory(wide, f"IVF{n_lists},PQ{code_bytes}x8")
         # of a few features each, which are slow to compare: 25 rounds take minutes
         codes.pq.cp.niter, codes.pq.cp.max_points_per_centroid = _CODE_ROUNDS, 40
+        codes.pq.cp.min_points_per_centroid = 1  # as below
         index: FaissIndex = faiss.IndexPreTransform(rotation, codes)
     else:
         stored = {"ivf_flat": "Flat", "ivf_sq8": "SQ8"}[kind]
@@ -178,14 +179,21 @@ def search(
     effort : int
         Lists to probe, or the breadth of the search in a graph.
     """
-    breadth = effort
-    if is_graph(index):
-        graph: FaissIndex = faiss.downcast_index(index.index)
-        graph.hnsw.efSearch = max(breadth, k)
-    else:
-        faiss.extract_index_ivf(index).nprobe = breadth
-    found: tuple[Float32s, Ids] = index.search(points, k)
+    found: tuple[Float32s, Ids] = index.search(
+        points, k, params=_tried(index, effort, k)
+    )
     return found
+
+
+def _tried(index: FaissIndex, effort: int, k: int) -> Any:
+    """Return an effort as parameters of one call: the index is shared by threads."""
+    known: Any = faiss  # its annotations lack what its wrappers add
+    if is_graph(index):
+        return known.SearchParametersHNSW(efSearch=max(effort, k))
+    lists = known.SearchParametersIVF(nprobe=effort)
+    if isinstance(index, faiss.IndexPreTransform):
+        return known.SearchParametersPreTransform(index_params=lists)
+    return lists
 
 
 def is_graph(index: FaissIndex) -> bool:

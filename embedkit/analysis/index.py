@@ -7,14 +7,19 @@ from typing import Literal, overload
 
 import psutil
 import xarray as xr
-from dask.utils import parse_bytes
 
 from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.index_build import make
 from embedkit.analysis.index_change import Home
 from embedkit.analysis.index_choice import choose
-from embedkit.analysis.index_files import load
-from embedkit.analysis.index_input import check_build, content_of, ids_of
+from embedkit.analysis.index_files import load, place_of
+from embedkit.analysis.index_input import (
+    asked_bytes,
+    check_build,
+    check_options,
+    content_of,
+    ids_of,
+)
 from embedkit.analysis.index_object import Index
 from embedkit.analysis.index_plan import planned
 from embedkit.analysis.pair_distances import Metric
@@ -132,9 +137,10 @@ def build_index(
     check_rows(x, asked="build_index", dims=("feature", "axis"))
     k = whole(n_neighbors, asked="build_index", name="n_neighbors")
     check_build(recall, k, metric=metric, n_images=x.sizes["image"])
+    check_options(sharded=sharded, seed=seed)
     if memory_limit is None:
         memory_limit = psutil.virtual_memory().total // 2
-    limit, shape = int(parse_bytes(memory_limit)), (x.shape[0], x.shape[1])
+    limit, shape = asked_bytes(memory_limit), (x.shape[0], x.shape[1])
     choice = choose(*shape, memory_limit=limit, sharded=sharded)
     if plan_only:
         size = x.dtype.itemsize
@@ -174,12 +180,14 @@ def open_index(folder: str | Path) -> Index:
 
     Raises
     ------
+    InputError
+        For a URL.
     StoreError
         When there is no index, or one of a newer format.
     CorruptStore
         When a file is not what was saved.
     """
-    saved = load(Path(folder))
+    saved = load(place_of(folder, asked="open_index"))
     home = Home()
     return Index(
         saved.made,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embedkit.analysis import faiss_adapter
 from embedkit.analysis.index_bytes import with_bytes
-from embedkit.analysis.index_choice import Choice
+from embedkit.analysis.index_choice import Choice, is_small
 from embedkit.analysis.index_plan import SETS, n_aside, n_sample
 from embedkit.analysis.index_rows import Rows
 from embedkit.analysis.index_search import Effort, Searcher
@@ -94,9 +94,10 @@ def make(
     usable, null, space = survey(spool, metric=metric)
     space = replace(space, reach=_REACH * space.reach)
     searcher = Searcher((), space, Rows((spool,)), usable, np.flatnonzero(null))
-    if choice.kind == "flat":
-        return Made(searcher, choice, Effort(), EXACT, float("nan"))
     rows = np.flatnonzero(usable & ~null)
+    if choice.kind == "flat" or is_small(len(rows), of=spool.shape[0]):
+        flat = Choice("flat", sharded=False, nbytes=0, shard_rows=spool.shape[0])
+        return Made(searcher, flat, Effort(), EXACT, float("nan"))
     rng = np.random.default_rng((seed, 3))
     aside = spread_sample(rows, SETS * n_aside(recall, len(rows)), rng=rng)
     kept = np.setdiff1d(rows, aside)

@@ -12,6 +12,7 @@ from embedkit.errors import PlanError
 Kind: TypeAlias = Literal["flat", "hnsw", "ivf_flat", "ivf_sq8", "ivf_pq"]
 
 _FLAT = 4096  # rows that are searched as fast without any structure
+_LEAST = 40  # rows that one list is trained on
 _GRAPH = 2 * 32 * 4 * 1.1 + 16  # bytes of links per row, over all levels
 _ID = 8
 _PER_LIST = 64  # rows that a list is trained on
@@ -118,6 +119,23 @@ def choose(
         n_lists=lists,
         n_train=n_train,
     )
+
+
+def is_small(n_usable: int, *, of: int) -> bool:
+    """Tell whether too few rows can be found for the structure that was chosen for all.
+
+    Parameters
+    ----------
+    n_usable : int
+        Rows that are finite, and not zero where the cosine is the metric.
+    of : int
+        Rows in all.
+
+    Returns
+    -------
+    bool
+    """
+    return n_usable < _LEAST or n_usable <= _FLAT < of
 
 
 def of_bytes(choice: Choice, *, n_rows: int, features: int) -> Choice:

@@ -62,13 +62,11 @@ def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        For a URL: FAISS and memory maps need files.
+        For a URL, or a file.
     """
-    if is_url(os.fspath(folder)):
-        raise InputError(
-            f"Index.save got {folder}; give a folder of this machine, and copy it."
-        )
-    place = Path(folder).absolute()
+    place = place_of(folder, asked="Index.save")
+    if place.exists() and not place.is_dir():
+        raise InputError(f"Index.save got {place}, which is a file; give a folder.")
     make_folder(place)
     searcher = saved.made.searcher
     names = {
@@ -86,6 +84,21 @@ def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
     for name in files.names():
         if name not in kept and _is_ours(name):
             files.delete(name)
+
+
+def place_of(folder: str | os.PathLike[str], *, asked: str) -> Path:
+    """Return a folder of this machine as an absolute path.
+
+    Raises
+    ------
+    InputError
+        For a URL: FAISS and memory maps need files.
+    """
+    if is_url(os.fspath(folder)):
+        raise InputError(
+            f"{asked} got {folder}; give a folder of this machine, and copy it."
+        )
+    return Path(folder).absolute()
 
 
 def load(folder: Path) -> Saved:
@@ -156,7 +169,7 @@ def _manifest(saved: Saved, names: dict[str, list[str]]) -> dict[str, Any]:
 def _read_manifest(place: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((place / _MANIFEST).read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(
             f"there is no search index at {place}: give the folder that Index.save wrote"
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,10 @@ class Index:
                 "reached through them; build the index anew without them, or with a "
                 "smaller memory_limit, which gives lists."
             )
-        rows = self._numbers([ids] if isinstance(ids, str) else ids)
+        given = [ids] if isinstance(ids, str) else ids
+        if not isinstance(given, Iterable):
+            raise InputError(f"Index.remove got {ids!r}; give ids of images.")
+        rows = self._numbers(list(given))
         searcher = shrunk(self._made.searcher, rows, home=self._home)
         self._rows, self._made = None, replace(self._made, searcher=searcher)
 
@@ -229,7 +232,7 @@ class Index:
         Raises
         ------
         InputError
-            For a URL.
+            For a URL, or a file.
         """
         save(
             Saved(

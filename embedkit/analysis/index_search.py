@@ -105,6 +105,8 @@ class Searcher:
 
     def _exact(self, queries: Floats, query_ids: Ids, k: int) -> tuple[Float64s, Ids]:
         ids = np.flatnonzero(self.alive)
+        if not len(ids):
+            return nothing_found(len(queries), k)
         places = np.full(len(self.alive) + 1, -1)
         places[ids] = np.arange(len(ids))
         near, found = search_subset(

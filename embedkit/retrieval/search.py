@@ -139,6 +139,7 @@ def search(  # noqa: PLR0913 - one for each choice
         opened, x, query, embedder=lambda: embedder_of(opened, name, network=network)
     )
     about: dict[Any, Any] = {"layer": name, "metric": metric}
+    n_neighbors = min(n_neighbors, x.sizes["image"])  # there are no more hits
     if known is not None and mask is None:
         distances, rows = known.nearest(asked, k=n_neighbors)
         about |= {"searched": len(known.index), **known.about()}
@@ -180,6 +181,9 @@ def _columns(x: xr.DataArray, columns: Sequence[str] | None) -> list[str]:
         known = column_names(x)
         return [name for name in _USUAL if name in known]
     asked = [columns] if isinstance(columns, str) else list(columns)
+    for name in asked:
+        if not isinstance(name, str):
+            raise InputError(f"search got column {name!r}; give names of columns.")
     check_columns(x, asked, asked="search")
     return asked
 

@@ -9,30 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from embedkit.config import settings
-from embedkit.errors import CorruptStore, InputError, StoreError
-from embedkit.extraction.asked import (
-    Asked,
-    first_schema,
-    lacking,
-    name_in_store,
-)
-from embedkit.extraction.backend import check_asked
+from embedkit.errors import CorruptStore, StoreError
+from embedkit.extraction.asked import Asked, name_in_store
 from embedkit.extraction.changes import (
     apply_changes,
     check_changes,
     digest_of,
     find_changes,
 )
-from embedkit.extraction.decoding import Decode, as_stored, policy_for
-from embedkit.extraction.rounding import Dtype, check_dtype
+from embedkit.extraction.decoding import Decode, as_stored
+from embedkit.extraction.drafts import first_schema, lacking
+from embedkit.extraction.rounding import Dtype
 from embedkit.extraction.run import Progress, fill, writing
+from embedkit.extraction.understood import understood
 from embedkit.files.files import Files, files_at
 from embedkit.images.imageset import ImageSet
-from embedkit.images.open import open_images
 from embedkit.networks.backends import Backend
 from embedkit.networks.choice import LayerChoice
-from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.store.blocks import check_shards
@@ -146,67 +139,21 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     A file counts as unchanged while its size and its time of change are the same; where
     one differs, its content decides. The image table follows the one given now.
     """
-    image_set = images if isinstance(images, ImageSet) else open_images(images)
-    nets = _networks(network)
-    check_dtype(dtype)
-    asked_backend = check_asked(backend)
-    size = settings().batch_size if batch_size is None else batch_size
-    if size < 1:
-        message = f"batch_size is {size}: give 1 or more"
-        raise InputError(message)
-    policy = policy_for(decode, nets)
-    looks = []
-    for net in nets:
-        chosen = net.resolve(_layers_of(layers, net.name))
-        asked = Asked(
-            images=image_set,
-            network=net,
-            layers=chosen,
-            pools=net.resolve_pools(pool, chosen),
-            batch_size=size,
-            dtype=dtype,
-            backend=asked_backend,
-            update=update,
-            add_network=add_network or len(nets) > 1,
-            decode=policy,
-        )
-        looks.append(asked)
+    looks = understood(
+        images,
+        network,
+        layers=layers,
+        pool=pool,
+        dtype=dtype,
+        backend=backend,
+        decode=decode,
+        batch_size=batch_size,
+        update=update,
+        add_network=add_network,
+    )
     files = files_at(path)
     with writing(files):
         return _extracted(files, looks, on_progress)
-
-
-def _networks(given: Any) -> list[Network]:
-    """Return networks of different names."""
-    several = given if isinstance(given, list | tuple) else [given]
-    nets = [
-        each if isinstance(each, Network) else load_network(each) for each in several
-    ]
-    names = [net.name for net in nets]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is None and nets:
-        return nets
-    message = (
-        f"two networks are called {twice!r}: name one of them with "
-        "load_network(..., name='…')"
-        if nets
-        else "no network was given: give one, or several in a list"
-    )
-    raise InputError(message)
-
-
-def _layers_of(
-    layers: LayerChoice | Mapping[str, LayerChoice], name: str
-) -> LayerChoice:
-    """Return the layers asked of a network."""
-    if not isinstance(layers, Mapping):
-        return layers
-    if name in layers:
-        return layers[name]
-    message = (
-        f"layers= says nothing of network {name!r}, only of {', '.join(layers)}: add it"
-    )
-    raise InputError(message)
 
 
 def _extracted(

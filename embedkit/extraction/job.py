@@ -51,6 +51,11 @@ class Job:
         How pixels are read.
     decode_threads : int
         Threads that read and transform ahead of the networks.
+    slots : int, default 0
+        Most blocks that one process computes at once, those of other jobs included; a
+        task waits for its turn. 0 for as many as there are threads.
+    projected_mem : int, default 0
+        Bytes that a worker needs at its peak, as planned; 0 where nothing was planned.
     """
 
     store: str
@@ -58,6 +63,8 @@ class Job:
     parts: tuple[Part, ...]
     source: Source
     decode_threads: int
+    slots: int = 0
+    projected_mem: int = 0
 
     @property
     def key(self) -> str:

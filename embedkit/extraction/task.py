@@ -20,6 +20,7 @@ from embedkit.extraction.compute import Computed, compute_block
 from embedkit.extraction.job import Job, layout, opened
 from embedkit.extraction.memory import peak, reset_peak
 from embedkit.extraction.rounding import rounded
+from embedkit.extraction.slots import a_slot
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
 from embedkit.store.arrays import read_text
@@ -113,7 +114,8 @@ def attempt_block(job: Job, block: int, number: int = 1) -> BlockReport | BlockL
         alone.
     """
     try:
-        return extract_block(job, block, number=number)
+        with a_slot(job.slots):
+            return extract_block(job, block, number=number)
     except _LeftAloneError as error:
         return BlockLoss(key=job.key, block=block, reason=str(error), final=True)
     except Exception as error:  # noqa: BLE001 - a user's transform may raise anything

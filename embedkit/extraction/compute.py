@@ -43,6 +43,8 @@ class Look:
         What `taps` takes for one image.
     start : str, optional
         A stored layer, by the store's name, that `taps` begins from.
+    place : Files, optional
+        The store with that layer, where it is not the one that is written.
     """
 
     one: Pass
@@ -50,6 +52,7 @@ class Look:
     taps: TapGraph
     input_shape: tuple[int, ...]
     start: str | None = None
+    place: Files | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +212,10 @@ def compute_block(
 def _inputs(
     given: Given, rows: slice, ids: Sequence[str], *, clock: Clock
 ) -> Iterator[_Input]:
-    if given.looks[0].start is not None:
-        return _from_layer(given.files, given.looks[0], rows, ids)
+    first = given.looks[0]
+    if first.start is not None:
+        place = given.files if first.place is None else first.place
+        return _from_layer(place, first, rows, ids)
     uris = read_text(given.files, "uri", rows=rows)
     ahead = BATCHES_AHEAD * max(look.one.batch_size for look in given.looks)
     prepare = _preparing(given, clock)

@@ -12,20 +12,9 @@ import embedkit as ek
 from embedkit.errors import NetworkError, SourceError
 from embedkit.extraction import batches
 from embedkit.extraction.batches import Batches, Input, Look
+from embedkit.networks.taps import TapGraph
 from embedkit.store.attempts import begin
 from embedkit.store.commits import Halving
-
-MOST = [10**9]
-"""Images that the network takes at once; more is more than there is memory for."""
-
-
-class Greedy(nn.Module):
-    """Passes on what it is given, unless it is too much."""
-
-    def forward(self, x):
-        if len(x) > MOST[0]:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 TB")
-        return x
 
 
 class Net(nn.Module):
@@ -37,18 +26,31 @@ class Net(nn.Module):
             torch.manual_seed(3)
             self.conv = nn.Conv2d(3, 16, 3)
             self.wide = nn.Linear(16 * 100, 64)
-        self.greedy = Greedy()
 
     def forward(self, x):
-        x = self.greedy(torch.relu(self.conv(x)))
-        return self.wide(x.flatten(1))
+        return self.wide(torch.relu(self.conv(x)).flatten(1))
 
 
 @pytest.fixture
-def greedy(network, monkeypatch):
-    """The network, which takes all there is until it is told otherwise."""
-    monkeypatch.setitem(MOST, 0, 10**9)
+def greedy(network):
+    """The network."""
     return ek.load_network(Net(), transform=network.transform)
+
+
+@pytest.fixture
+def at_most(monkeypatch):
+    """Let networks run out of memory with more than so many images at once."""
+    true_run = TapGraph._run
+
+    def limit(most):
+        def run(self, values):
+            if len(values) > most:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 TB")
+            return true_run(self, values)
+
+        monkeypatch.setattr(TapGraph, "_run", run)
+
+    return limit
 
 
 def _values(store):
@@ -56,10 +58,10 @@ def _values(store):
 
 
 def test_out_of_memory_gives_the_bits_of_a_run_with_smaller_batches(
-    photos, greedy, tmp_path, monkeypatch
+    photos, greedy, tmp_path, at_most
 ):
     """Rows are computed again until they fit, and are those of batches that fit."""
-    monkeypatch.setitem(MOST, 0, 4)
+    at_most(4)
     small = ek.extract(
         photos, greedy, tmp_path / "4.zarr", layers="all", pool="none", batch_size=4
     )
@@ -82,10 +84,10 @@ def test_out_of_memory_gives_the_bits_of_a_run_with_smaller_batches(
 
 
 def test_rows_of_smaller_batches_are_verified_in_such(
-    photos, greedy, tmp_path, monkeypatch
+    photos, greedy, tmp_path, at_most
 ):
     """Sixteen would not fit there either, and give other bits where they do."""
-    monkeypatch.setitem(MOST, 0, 4)
+    at_most(4)
     store = ek.extract(photos, greedy, tmp_path / "s.zarr", layers="all", batch_size=16)
 
     report = ek.verify(store, network=greedy, sample=100)
@@ -96,10 +98,10 @@ def test_rows_of_smaller_batches_are_verified_in_such(
 
 
 def test_one_image_that_does_not_fit_ends_the_run_with_what_to_do(
-    photos, greedy, tmp_path, monkeypatch
+    photos, greedy, tmp_path, at_most
 ):
     """The message has the sizes of layers and the ways out, in one line."""
-    monkeypatch.setitem(MOST, 0, 0)
+    at_most(0)
 
     with pytest.raises(
         NetworkError,

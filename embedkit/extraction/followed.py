@@ -85,8 +85,8 @@ def followed(
         found = _made(todo, limits, store)
     if found is None:
         return looks, None
-    sizes = {"batch_size": found.batch_size, "block": found.block}
-    return [replace(asked, **sizes) for asked in looks], found
+    size, block = found.batch_size, found.block
+    return [replace(each, batch_size=size, block=block) for each in looks], found
 
 
 def keep_plan(store: Store, networks: Container[str], plan: Plan) -> None:

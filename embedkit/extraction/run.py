@@ -23,6 +23,7 @@ from embedkit.files.reasons import said
 from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
+from embedkit.planning.plan import Plan
 from embedkit.store.arrays import read, read_text
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
 from embedkit.store.blocks import content_array
@@ -99,6 +100,7 @@ def fill(
     source: Source,
     *,
     lock: Lock,
+    plan: Plan | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     only: Selection | None = None,
 ) -> Store:
@@ -114,6 +116,8 @@ def fill(
         Of the store's images. Each is read once for all passes with the same blocks.
     lock : Lock
         Of the store.
+    plan : Plan, optional
+        How many blocks are computed at a time, and how many images are read ahead.
     on_progress : callable, optional
         See `extract`.
     only : Selection, optional
@@ -140,9 +144,10 @@ def fill(
         _check_reach(store)
         store.reopen()
         _clean(files)
-        jobs = Jobs(store, networks, source, lock, only=only)
+        jobs = Jobs(store, networks, source, lock, plan=plan, only=only)
         work = _work(store, mine, jobs)
-        _follow(run_blocks(work.turns), work, lock, on_progress)
+        planned = {} if plan is None else _turns(plan)
+        _follow(run_blocks(work.turns, **planned), work, lock, on_progress)
         for one in mine:
             forget(files, one)
         if only is None:
@@ -160,6 +165,11 @@ def fill(
             files.delete_tree(left)
         store.finish()
     return store
+
+
+def _turns(plan: Plan) -> dict[str, int]:
+    """Return how a plan wants blocks to take turns."""
+    return {"window": plan.window, "slots": plan.threads}
 
 
 def _unread(store: Store, one: Pass) -> bool:
@@ -277,6 +287,8 @@ class Jobs:
         Of the images.
     lock : Lock
         Of the store.
+    plan : Plan, optional
+        See `fill`.
     only : Selection, optional
         What of the store.
     """
@@ -288,10 +300,11 @@ class Jobs:
         source: Source,
         lock: Lock,
         *,
+        plan: Plan | None = None,
         only: Selection | None = None,
     ) -> None:
         self._store, self._networks, self._lock = store, networks, lock
-        self._source, self._only = source, only
+        self._source, self._plan, self._only = source, plan, only
         self._origins: dict[str, Origin | None] = dict(only.origins) if only else {}
 
     def wanted(self, blocks: Collection[int]) -> set[int]:
@@ -309,14 +322,16 @@ class Jobs:
 
     def of(self, *passes: Pass) -> Job:
         """Return the job of passes that have the same blocks and decode alike."""
-        shared = None if self._only is None else self._only.spool
+        shared, plan = None if self._only is None else self._only.spool, self._plan
         spool = spool_of(self._store) if shared is None else shared
         return Job(
             store=self._store.url,
             token=self._lock.token,
             parts=tuple(self._part(one, spool) for one in passes),
             source=self._decoded(passes[0]).spooled(spool),
-            decode_threads=settings().decode_threads,
+            decode_threads=plan.decode_threads if plan else settings().decode_threads,
+            slots=plan.threads if plan else 0,
+            projected_mem=plan.projected_mem if plan else 0,
         )
 
     def _part(self, one: Pass, spool: Files) -> Part:

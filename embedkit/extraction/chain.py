@@ -43,8 +43,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """What a chain has to know of a network.
+class Taps:
+    """The taps of a network, and which follow from which.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class Network:
 
 
 def chain(
-    network: Network,
+    network: Taps,
     layers: Sequence[str],
     *,
     whole: Collection[str] = (),
@@ -119,7 +119,7 @@ def chain(
 
 
 def _between(
-    network: Network, tap: str, after: str, stored: Collection[str]
+    network: Taps, tap: str, after: str, stored: Collection[str]
 ) -> str | None:
     """Return where the layer after a tap is computed from."""
     beyond = network.deepest(after, stored)

@@ -74,6 +74,13 @@ class Maps:
         """Return where the map of a tap lies."""
         return f"{self.store.url}/{MAPS}/{self.one(tap).key}"
 
+    def there(self) -> list[str]:
+        """Return the taps of this network of whose maps something lies there."""
+        names = self.store.files.names(MAPS)
+        keys = {name.partition("/")[0] for name in names}
+        taps = self.network.layers.index if keys else ()
+        return [tap for tap in taps if self.one(tap).key in keys]
+
     def complete(self, tap: str, blocks: Collection[int]) -> bool:
         """Whether a map is there and has some blocks of the images as they are now."""
         found = self._found(tap)
@@ -130,14 +137,15 @@ class Maps:
         )
 
     def keep(self, taps: Collection[str]) -> None:
-        """Delete all maps but those of some taps."""
-        kept = {self.one(tap).key for tap in taps}
-        names = self.store.files.names(MAPS)
-        for key in {name.partition("/")[0] for name in names} - kept:
-            _remove(self.store.files, key)
+        """Delete the maps of this network but those of some taps."""
+        for tap in self.there():
+            if tap not in taps:
+                _remove(self.store.files, self.one(tap).key)
 
 
-def map_block(network: Network, taps: Collection[str], *, n_images: int, batch: int) -> int:
+def map_block(
+    network: Network, taps: Collection[str], *, n_images: int, batch: int
+) -> int:
     """Return how many images of maps one task takes.
 
     No fewer than a forward pass, even if that takes more memory than `choose_block`

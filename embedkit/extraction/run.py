@@ -309,8 +309,8 @@ class Jobs:
 
     def wanted(self, blocks: Collection[int]) -> set[int]:
         """Return those of some blocks that are to be computed."""
-        every = self._only is None or self._only.blocks is None
-        return set(blocks) if every else set(blocks) & set(self._only.blocks)
+        chosen = None if self._only is None else self._only.blocks
+        return set(blocks) if chosen is None else set(blocks) & set(chosen)
 
     def origin(self, one: Pass) -> Origin | None:
         """Return the stored layer from which a pass is computed, if it is cheaper."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from embedkit.errors import InputError
 from embedkit.networks.network import Network
@@ -44,6 +45,10 @@ class Way:
         if self.strategy == "fused":
             return {}
         return {"strategy": self.strategy, "strategy_why": self.why}
+
+
+FUSED: Final = Way()
+"""What is done where nothing is known and nothing was asked for."""
 
 
 def way_of(
@@ -90,10 +95,11 @@ def way_of(
             "'lazy' where layers have to be computed one by one"
         )
         raise InputError(message)
-    asked = strategy != "auto"
     sizes = _sizes(network, measured)
     if measured is None or sizes is None:
-        return Way(strategy=strategy, why="asked for", asked=True) if asked else Way()
+        if strategy == "auto":
+            return FUSED
+        return Way(strategy=strategy, why="asked for", asked=True)
     found = choose_strategy(
         sizes.layers,
         Rates.of(measured, sizes, batch=batch),
@@ -104,13 +110,12 @@ def way_of(
         impossible={"staged": obstacle} if obstacle else {},
     )
     lines = tuple(found.explanation.splitlines())
+    asked = strategy != "auto"
     why = "asked for" if asked else "; ".join(lines)
     return Way(strategy=found.strategy, why=why, asked=asked, costs=lines)
 
 
-def _sizes(
-    network: Network, measured: Measurement | None
-) -> NetworkMeasurement | None:
+def _sizes(network: Network, measured: Measurement | None) -> NetworkMeasurement | None:
     known = () if measured is None else measured.networks
     return next((each for each in known if each.name == network.name), None)
 

@@ -120,7 +120,7 @@ def test_what_is_impossible_is_not_chosen():
 
     assert chosen.strategy == "staged"
     assert chosen.explanation.splitlines()[0].endswith("; this cannot be")
-    with pytest.raises(PlanError, match="no way .* fits: fused this cannot be: allow"):
+    with pytest.raises(PlanError, match=r"no way .* fits: fused this cannot be: allow"):
         choose_strategy(
             _stack(1, 2), RATES, n_images=10, strategy="fused", impossible=why
         )

@@ -21,6 +21,7 @@ from embedkit.files.reasons import said
 from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
+from embedkit.planning.plan import Plan
 from embedkit.store.arrays import read, read_text
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
 from embedkit.store.blocks import content_array
@@ -97,6 +98,7 @@ def fill(
     source: Source,
     *,
     lock: Lock,
+    plan: Plan | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Store:
     """Compute the blocks that a store lacks of some networks, then tidy up.
@@ -111,6 +113,8 @@ def fill(
         Of the store's images. Each is read once for all passes with the same blocks.
     lock : Lock
         Of the store.
+    plan : Plan, optional
+        How many blocks are computed at a time, and how many images are read ahead.
     on_progress : callable, optional
         See `extract`.
 
@@ -130,9 +134,10 @@ def fill(
         _check_reach(store)
         store.reopen()
         _clean(files)
-        jobs = Jobs(store, networks, source, lock)
+        jobs = Jobs(store, networks, source, lock, plan)
         work = _work(store, mine, jobs)
-        _follow(run_blocks(work.turns), work, lock, on_progress)
+        planned = {} if plan is None else _turns(plan)
+        _follow(run_blocks(work.turns, **planned), work, lock, on_progress)
         for one in mine:
             forget(files, one)
         _spool(store).delete_tree("")
@@ -146,6 +151,11 @@ def fill(
     if store.complete and not store.finished:  # also after a death just before this
         store.finish()
     return store
+
+
+def _turns(plan: Plan) -> dict[str, int]:
+    """Return how a plan wants blocks to take turns."""
+    return {"window": plan.window, "slots": plan.threads}
 
 
 def _unread(store: Store, one: Pass) -> bool:
@@ -263,13 +273,20 @@ class Jobs:
         Of the images.
     lock : Lock
         Of the store.
+    plan : Plan, optional
+        See `fill`.
     """
 
     def __init__(
-        self, store: Store, networks: Mapping[str, Network], source: Source, lock: Lock
+        self,
+        store: Store,
+        networks: Mapping[str, Network],
+        source: Source,
+        lock: Lock,
+        plan: Plan | None = None,
     ) -> None:
         self._store, self._networks, self._lock = store, networks, lock
-        self._source = source
+        self._source, self._plan = source, plan
         self._starts: dict[str, str | None] = {}
 
     def start(self, one: Pass) -> str | None:
@@ -282,7 +299,7 @@ class Jobs:
 
     def of(self, *passes: Pass) -> Job:
         """Return the job of passes that have the same blocks and decode alike."""
-        spool = _spool(self._store)
+        spool, plan = _spool(self._store), self._plan
         return Job(
             store=self._store.url,
             token=self._lock.token,
@@ -295,7 +312,9 @@ class Jobs:
                 for one in passes
             ),
             source=self._decoded(passes[0]).spooled(spool),
-            decode_threads=settings().decode_threads,
+            decode_threads=plan.decode_threads if plan else settings().decode_threads,
+            slots=plan.threads if plan else 0,
+            projected_mem=plan.projected_mem if plan else 0,
         )
 
     def _decoded(self, one: Pass) -> Source:

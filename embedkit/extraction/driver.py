@@ -187,7 +187,12 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
             if _nothing_to_do(store, looks):
                 return store
         asked, found = followed(
-            looks, store, plan, memory_limit=memory_limit, batch_size=batch_size
+            looks,
+            store,
+            plan,
+            where=files,
+            memory_limit=memory_limit,
+            batch_size=batch_size,
         )
         return _extracted(files, store, asked, found, on_progress)
 

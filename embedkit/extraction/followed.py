@@ -13,6 +13,7 @@ from embedkit.extraction.cluster import active_cluster
 from embedkit.extraction.limits import Limits, in_bytes, question_of
 from embedkit.extraction.measuring import measure, rough
 from embedkit.extraction.todo import ToDo, to_do
+from embedkit.files.files import Files
 from embedkit.planning.costs import Layout, cost
 from embedkit.planning.memory import MemoryModel
 from embedkit.planning.plan import Plan, make_plan
@@ -25,11 +26,13 @@ from embedkit.store.store import Store
 PlanChoice: TypeAlias = Plan | Literal["auto"] | None
 
 LONG = 120.0
-"""Seconds, roughly, from which measuring for up to half a minute is worth it (chosen)."""
+"""Seconds from which measuring for up to half a minute is worth it (chosen)."""
 
-TIGHT = 0.5
-"""Share of the memory that may be planned for, from which a rough number is not enough
-(chosen: rough numbers are within a factor of two)."""
+_ROUGH_SECONDS = 4.0
+"""How many times too many seconds the rough numbers are (measured: ResNet-18 and -50)."""
+
+_ROUGH_BYTES = 2.0
+"""How many times too few bytes they may be, besides Python and libraries (measured)."""
 
 
 def followed(
@@ -37,6 +40,7 @@ def followed(
     store: Store | None,
     plan: PlanChoice,
     *,
+    where: Files,
     memory_limit: int | str | None = None,
     batch_size: int | None = None,
 ) -> tuple[Sequence[Asked], Plan | None]:
@@ -50,6 +54,8 @@ def followed(
         The store, where there is one already.
     plan : Plan, "auto" or None
         See `extract`.
+    where : Files
+        Where the store is, or will be.
     memory_limit : int or str, optional
         Bytes that a worker may have.
     batch_size : int, optional
@@ -82,7 +88,7 @@ def followed(
         _check(plan, todo, looks, limits)
         found: Plan | None = plan
     else:
-        found = _made(todo, limits, store)
+        found = _made(todo, limits, where)
     if found is None:
         return looks, None
     size, block = found.batch_size, found.block
@@ -97,7 +103,7 @@ def keep_plan(store: Store, networks: Container[str], plan: Plan) -> None:
             write_plan(store.files, one.key, plan.to_json())
 
 
-def _made(todo: ToDo, limits: Limits, store: Store | None) -> Plan | None:
+def _made(todo: ToDo, limits: Limits, where: Files) -> Plan | None:
     """Make a plan where the run is long or memory is tight."""
     cluster = active_cluster()
     if not cluster.n_workers:  # they will come, and nobody knows what they will be
@@ -105,7 +111,7 @@ def _made(todo: ToDo, limits: Limits, store: Store | None) -> Plan | None:
     guessed = question_of(todo, rough(todo.looks), limits, cluster)
     if not _matters(guessed):
         return None
-    measured = measure(todo.looks, where=None if store is None else store.files)
+    measured = measure(todo.looks, where=where)
     return make_plan(question_of(todo, measured, limits, cluster))
 
 
@@ -127,10 +133,11 @@ def _matters(question: Question) -> bool:
         threads=threads,
         decode_threads=layout.decode_threads,
     )
-    if needed > TIGHT * usable(question.allowed_mem(workers)):
+    surely = measured.reserved + _ROUGH_BYTES * (needed - measured.reserved)
+    if surely > usable(question.allowed_mem(workers)):
         return True
     found = cost(measured, layout, n_images=question.n_images, cores=question.cores)
-    return found.seconds > LONG
+    return found.seconds > _ROUGH_SECONDS * LONG
 
 
 def _check(plan: Plan, todo: ToDo, looks: Sequence[Asked], limits: Limits) -> None:

@@ -122,7 +122,8 @@ def plan(  # noqa: PLR0913 - every one of them is a decision of the user
         batch_size=batch_size,
         add_network=True,
     )
-    store = None if path is None else existing(files_at(path))
+    files = None if path is None else files_at(path)
+    store = None if files is None else existing(files)
     if store is not None:
         looks = as_stored(store.schema, looks)
     todo = to_do(store, looks)
@@ -132,7 +133,5 @@ def plan(  # noqa: PLR0913 - every one of them is a decision of the user
         )
         raise InputError(message)
     cluster = cluster_for(limits)
-    measured = measure(
-        todo.looks, where=None if store is None else store.files, refresh=refresh
-    )
+    measured = measure(todo.looks, where=files, refresh=refresh)
     return make_plan(question_of(todo, measured, limits, cluster))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dask.utils import parse_bytes, parse_timedelta
@@ -110,10 +110,11 @@ def cluster_for(limits: Limits) -> Cluster:
     if workers is None or workers == found.n_workers:
         return found
     here = machine()
-    return replace(
-        here,
+    each = threads or max(1, here.cores // workers)
+    return Cluster(
         n_workers=workers,
-        threads=max(1, here.cores // workers),
+        threads=each,
+        cores=min(here.cores, workers * each),
         memory_limit=here.memory_limit // workers,
     )
 

@@ -6,7 +6,7 @@ import click
 
 import embedkit as ek
 from embedkit.cli.options import store_argument
-from embedkit.cli.output import common, emit, line, size, stages, table
+from embedkit.cli.output import common, emit, line, size, stages, table, told_strategy
 
 
 @click.command(epilog="Example: embedkit info photos.zarr")
@@ -28,6 +28,8 @@ def info(*, store: str, as_json: bool) -> None:
         line(f"network {name}")
         for key in ("weights", "pool", "backend", "transform", "created", "embedkit"):
             line(f"  {key}: {' '.join(about[key].split()) or 'of a module'}")
+        if about.get("strategy"):
+            line(f"  {told_strategy(about)}")
         if about.get("deviation"):
             line(f"  decoded by {about['deviation']}")
     table(

@@ -94,7 +94,7 @@ def chain(
         In order. Each layer is in it once, behind the maps that it needs.
     """
     stored = set(whole) - set(layers)
-    there = stored | set(maps)
+    there = stored | (set(maps) - set(whole))
     start = network.deepest(layers[0], there) if layers else None
     steps: list[Step] = []
     for number, tap in enumerate(layers):

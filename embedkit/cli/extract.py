@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Say what would be written, needed and taken."
 )
 @common
-def extract(
+def extract(  # noqa: PLR0913 - every option is an argument
     *,
     asking: Asking,
     allowing: Allowing,

@@ -87,7 +87,9 @@ def few(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("pool", ["avg", "none", "max2x2"])
+@pytest.mark.parametrize(
+    "pool", [pytest.param("avg", marks=pytest.mark.slow), "none", "max2x2"]
+)
 def test_a_nasty_network(pool, few, tmp_path):
     """Views, strides, writes in place, skips and double precision: any layer of it."""
     network = ek.load_network(Nasty(), transform=Sized(20))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from embedkit.extraction.compute import Given, Look
+from embedkit.extraction.batches import Look
+from embedkit.extraction.compute import Given
 from embedkit.files.files import files_at
 from embedkit.images.source import Source
 from embedkit.networks.backends import check_backend

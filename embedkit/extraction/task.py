@@ -17,8 +17,9 @@ import numpy.typing as npt
 from embedkit.errors import EmbedkitError, StoreError
 from embedkit.extraction.clock import Clock
 from embedkit.extraction.compute import Computed, compute_block
+from embedkit.extraction.guard import Guard
 from embedkit.extraction.job import Job, layout, opened
-from embedkit.extraction.memory import peak, reset_peak
+from embedkit.extraction.memory import Meter, metered
 from embedkit.extraction.rounding import rounded
 from embedkit.extraction.slots import a_slot
 from embedkit.files.files import Files, files_at
@@ -164,7 +165,11 @@ def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
         mark = begin(files, first, block)
     try:
         lacking = _without(job, done)
-        commits = _compute_and_write(lacking, block, number=number + len(fallen))
+        with metered() as meter:
+            guard = Guard(meter, run=job.token, deaths=len(fallen))
+            commits = _compute_and_write(
+                lacking, block, meter=meter, guard=guard, number=number + len(fallen)
+            )
     finally:
         end(files, mark)
     return _report(block, commits)
@@ -189,13 +194,14 @@ def _writing(files: Files, block: int) -> Iterator[None]:
         raise StoreError(message) from error
 
 
-def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
+def _compute_and_write(
+    job: Job, block: int, *, meter: Meter, guard: Guard, number: int
+) -> list[Commit]:
     given, passes = opened(job), layout(job)
     rows = passes[0][1].rows(block)
     clock = Clock()
-    reset_peak()
     ids = read_text(given.files, "image", rows=rows)
-    computed = compute_block(given, rows, ids, clock=clock)
+    computed = compute_block(given, rows, ids, clock=clock, guard=guard)
     _check_lock(given.files, job)
     commits = []
     for look, (one, grid) in zip(given.looks, passes, strict=True):
@@ -203,6 +209,7 @@ def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
         with _writing(given.files, block):
             crc32 = write_block(given.files, one, grid, block, values)
         clock.lap("write", one.key)
+        meter.look()
         commit = Commit(
             block=block,
             identity=one.identity,
@@ -212,11 +219,12 @@ def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
             failures=computed.failures,
             crc32=crc32,
             seconds=clock.seconds(one.key),
-            peak_mem=peak(),
+            peak_mem=meter.peak,
             backend=look.taps.backend,
             device=look.taps.device,
             attempt=number,
             rounding=lost,
+            halvings=computed.halvings[one.key],
         )
         with _writing(given.files, block):
             write_commit(given.files, one, grid, commit)

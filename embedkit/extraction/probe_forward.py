@@ -58,7 +58,7 @@ class Forwards:
     ) -> None:
         self._job, self._taps, self._inputs = job, taps, inputs
         self._findings, self._until = findings, until
-        self._base = resident()
+        self._base = self._now = resident()
         self._best = job.batches[0]
         self._last: tuple[int, float, int] = (0, 0.0, 0)
 
@@ -68,10 +68,13 @@ class Forwards:
         for size in self._job.batches[:_ALWAYS]:
             rows = self._measure(size)
             self._best = size
+        self._now = resident()
         return rows
 
     def grow(self) -> None:
         """Run larger batches while they gain something and there is memory and time."""
+        # What was measured in between has kept some memory, which is not the passes'.
+        self._base += max(0, resident() - self._now)
         for size in self._job.batches[_ALWAYS:]:
             before, seconds, peak = self._last
             used = resident() + 2 * max(peak, size * self._inputs[0].nbytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def try_codecs(
             for codec in codecs:
                 name = f"{folder}/{codec}"
                 seconds[codec].append(_write(files, name, values, chunk, codec))
-                ratios[codec] = files.nbytes(f"{name}/c") / max(1, values.nbytes)
+                ratios[codec] = files.nbytes(name) / max(1, values.nbytes)
                 files.delete_tree(name)
     finally:
         files.delete_tree(folder)
@@ -98,7 +99,7 @@ def float16_error(values: npt.NDArray[np.float32]) -> float:
     float
         The largest difference of any row; infinite where a number is beyond 65,504.
     """
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     flat = flat[np.isfinite(flat).all(axis=1)]
     largest = np.abs(flat).max(axis=1, initial=0.0)
     if (largest > float(np.finfo(np.float16).max)).any():

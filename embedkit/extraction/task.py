@@ -24,7 +24,6 @@ from embedkit.extraction.rounding import rounded
 from embedkit.extraction.slots import a_slot
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
-from embedkit.store.arrays import read_text
 from embedkit.store.attempts import DEATHS, begin, deaths_in, end
 from embedkit.store.blocks import CONTENT, write_block
 from embedkit.store.commits import Commit, read_commit, write_commit
@@ -200,7 +199,7 @@ def _compute_and_write(
     given, passes = opened(job), layout(job)
     rows = passes[0][1].rows(block)
     clock = Clock()
-    ids = read_text(given.files, "image", rows=rows)
+    ids = given.table.read("image", rows)
     computed = compute_block(given, rows, ids, clock=clock, guard=guard)
     _check_lock(given.files, job)
     commits = []

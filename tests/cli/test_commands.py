@@ -17,7 +17,7 @@ from PIL import Image
 
 import embedkit as ek
 from embedkit.cli.main import COMMANDS, cli
-from embedkit.cli.output import emit
+from embedkit.cli.output import emit, size
 from embedkit.errors import StoreError
 from embedkit.store.commits import Halving, compact
 from embedkit.store.plans import write_plan
@@ -208,8 +208,7 @@ def test_info_tells_what_was_planned_and_where_batches_were_smaller(run, store):
     document = run("info", store, "--json").json
 
     assert "planned for embedkit/digits, 100 images written:" in text
-    assert "MiB projected" in text
-    assert "measured (50%)" in text
+    assert f"{size(2 * peak)} projected, {size(peak)} measured (50%)" in text
     assert f"{total:.1f} s measured (200%)" in text
     assert "waits for: write projected" in text
     assert (

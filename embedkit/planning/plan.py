@@ -42,7 +42,7 @@ class Plan:
     decode_threads : int
         Threads of a task that read ahead.
     window : int
-        Blocks in flight, on all workers together.
+        Blocks in flight, on all these workers together.
     parts : tuple of Part
         What takes memory in a worker; they add up to `projected_mem`.
     allowed_mem : int

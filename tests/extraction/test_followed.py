@@ -5,6 +5,7 @@ from dataclasses import replace
 import dask
 import numpy as np
 import pytest
+from distributed import Client
 
 import embedkit as ek
 from embedkit.errors import InputError, PlanError
@@ -305,3 +306,16 @@ def test_a_store_keeps_its_blocks(images, network, tmp_path, monkeypatch):
     assert [one.batch_size for one in store.schema.passes] == [2, 2]
     assert store.complete
     assert None not in plans(store).values()
+
+
+def test_on_a_cluster_the_window_follows_the_workers(images, network, tmp_path, told):
+    """More of them may join than were planned for."""
+    plan = ek.plan(images, network)
+    options = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
+
+    with Client(processes=False, **options):
+        ek.extract(images, network, tmp_path / "s.zarr", plan=plan)
+
+    ((given, jobs),) = told
+    assert given == {"slots": plan.threads}
+    assert {job.slots for job in jobs} == {1}

@@ -266,7 +266,7 @@ def test_a_place_that_cannot_be_written_is_told(ask, started, tmp_path):
     """The error is the one that a run would give, in this process too."""
     (tmp_path / "file").write_text("no folder")
 
-    with pytest.raises(StoreError, match="cannot create a store at .*file"):
+    with pytest.raises(StoreError, match=r"cannot create a store at .*file"):
         measure([ask()], where=files_at(tmp_path / "file" / "s.zarr"))
 
 

@@ -195,7 +195,7 @@ def _place(where: Files | None) -> Iterator[str]:
         place = f"{where.url}.{own}"
     else:
         path = Path(where.url)
-        there = next(each for each in path.parents if each.is_dir())
+        there = next(each for each in path.parents if each.exists())
         place = str(there / f".{path.name}.{own}")
     try:
         yield place

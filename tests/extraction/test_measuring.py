@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -119,7 +120,7 @@ def test_what_is_known_starts_no_process(ask, started):
         {"layers": ["conv1"]},
         {"dtype": "float16"},
         {"backend": "torch_channels_last"},
-        {"decode": "pillow-draft-12"},
+        {"decode": "pil-rgb-1-draft-12"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -265,7 +266,7 @@ def test_a_place_that_cannot_be_written_is_told(ask, started, tmp_path):
     """The error is the one that a run would give, in this process too."""
     (tmp_path / "file").write_text("no folder")
 
-    with pytest.raises(StoreError, match="cannot create a store at .*file"):
+    with pytest.raises(StoreError, match=r"cannot create a store at .*file"):
         measure([ask()], where=files_at(tmp_path / "file" / "s.zarr"))
 
 
@@ -390,7 +391,7 @@ def test_a_worker_that_dies_is_told(ask, started, monkeypatch):
             return self
 
         def result(self):
-            raise KilledWorker("measure", "tcp://gone", 3)
+            raise KilledWorker("measure", SimpleNamespace(address="tcp://a"), 3)
 
     monkeypatch.setattr(machines, "active_client", Dying)
 

@@ -16,8 +16,9 @@ CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
 USUAL: Final[Codec] = "zstd-1"
 """What layers are compressed with when nothing was measured."""
 
-NOTICEABLE: Final = 0.05
-"""A file has to be so much smaller for its codec to be worth more time (chosen)."""
+NOTICEABLE: Final = 0.1
+"""A file has to be so much smaller for its codec to be worth more time (chosen: between
+measurements on a busy machine rates differ by more than sizes do)."""
 
 _SPARSE: Final = 0.3
 """The share of zeros from which Zstandard's runs beat shuffled bytes. Of numbers behind a
@@ -77,9 +78,10 @@ def choose_codec(
     Returns
     -------
     CodecChoice
-        Of the codecs that are fast enough, the fastest one whose files are within 5 % of
-        the smallest. Where nothing was measured, the zeros decide: ``zstd-1`` for
-        numbers behind a ReLU, ``blosc-zstd`` for dense ones.
+        Of the codecs that are fast enough, those count whose files are within a tenth of
+        the smallest: ``zstd-1`` where it is one of them, else the fastest. Where nothing
+        was measured, the zeros decide: ``zstd-1`` for numbers behind a ReLU,
+        ``blosc-zstd`` for dense ones.
     """
     if not write_rates:
         return _guessed(zero_share)
@@ -90,7 +92,8 @@ def choose_codec(
         return CodecChoice(codec, _told(codec, write_rates, zero_share, held))
     smallest = min(each.ratio for each in fast.values())
     near = [k for k, v in fast.items() if v.ratio <= (1 + NOTICEABLE) * smallest]
-    codec = max(near, key=lambda each: (fast[each].rate, each))
+    fastest = max(near, key=lambda each: (fast[each].rate, each))
+    codec = USUAL if USUAL in near else fastest
     slower = len(write_rates) - len(fast)
     beside = f"{slower} that would hold the run up left out" if slower else ""
     return CodecChoice(codec, _told(codec, write_rates, zero_share, beside))

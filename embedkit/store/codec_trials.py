@@ -57,7 +57,8 @@ def try_codecs(
             for codec in codecs:
                 name = f"{folder}/{codec}"
                 seconds[codec].append(_write(files, name, values, chunk, codec))
-                ratios[codec] = files.nbytes(name) / max(1, values.nbytes)
+                written = files.nbytes(name) - len(files.read(f"{name}/zarr.json"))
+                ratios[codec] = written / max(1, values.nbytes)
                 files.delete_tree(name)
     finally:
         files.delete_tree(folder)

@@ -67,10 +67,22 @@ def test_no_other_would_be_better(zeros, found, needed):
     else:
         smallest = min(each.ratio for each in fast)
         assert chosen.ratio <= (1 + NOTICEABLE) * smallest
-        assert not any(
+        assert codec == USUAL or not any(
             each.rate > chosen.rate and each.ratio <= (1 + NOTICEABLE) * smallest
             for each in fast
         )
+
+
+@given(st.floats(0, 1), measured, st.floats(0, 1e9))
+def test_the_usual_codec_stays_where_it_is_nearly_as_good(zeros, found, needed):
+    """Timings of a busy machine do not make stores differ."""
+    fast = {k: v for k, v in found.items() if v.rate >= needed}
+    smallest = min((each.ratio for each in fast.values()), default=0)
+
+    codec = choose_codec(zeros, found, needed_rate=needed).codec
+
+    if USUAL in fast and fast[USUAL].ratio <= (1 + NOTICEABLE) * smallest:
+        assert codec == USUAL
 
 
 @given(measured, st.floats(0, 1e9), st.sampled_from([0.25, 4.0]))

@@ -22,6 +22,7 @@ from embedkit.cli.output import (
     say,
     size,
     stages,
+    told_strategy,
 )
 from embedkit.cli.plan import show
 from embedkit.errors import IncompleteStore
@@ -30,6 +31,7 @@ from embedkit.extraction.planned import NothingToPlan
 if TYPE_CHECKING:
     from embedkit.images.imageset import ImageSet
     from embedkit.networks.network import Network
+    from embedkit.planning.strategy_choice import AskedStrategy
     from embedkit.store.store import Store
 
 
@@ -39,6 +41,14 @@ if TYPE_CHECKING:
 @asks
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(("auto", "fused", "staged", "lazy")),
+    default="auto",
+    show_default=True,
+    help="Layers in one pass (fused), each from the map before it (staged), or each from "
+    "the images (lazy). The numbers are the same.",
 )
 @click.option(
     "--update",
@@ -61,11 +71,12 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Say what would be written, needed and taken."
 )
 @common
-def extract(
+def extract(  # noqa: PLR0913 - every option is an argument
     *,
     asking: Asking,
     allowing: Allowing,
     out: str,
+    strategy: AskedStrategy,
     update: bool,
     add_network: bool,
     n_workers: int | None,
@@ -92,6 +103,7 @@ def extract(
             out,
             **asking.arguments,
             **_planned(asking, allowing, found, nets, out),
+            strategy=strategy,
             update=update,
             add_network=add_network,
             on_progress=progress,
@@ -136,6 +148,8 @@ def report(store: Store, *, seconds: float) -> None:
     )
     line(stages(info))
     for about in info["networks"].values():
+        if about.get("strategy"):
+            line(f"{about['network']}: {told_strategy(about)}")
         if about["measured"]:
             line(f"{about['network']}: {about['measured']}")
         if about.get("deviation"):

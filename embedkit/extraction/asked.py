@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from embedkit.extraction.rounding import Dtype
+from embedkit.extraction.ways import FUSED, Way
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.backends import Backend
@@ -47,6 +48,8 @@ class Asked:
         Name of the rule by which images are decoded.
     block : int, optional
         Images per task of new passes; what suits images and layers by default.
+    way : Way
+        How layers are computed that the store does not have yet.
     """
 
     images: ImageSet
@@ -60,6 +63,7 @@ class Asked:
     add_network: bool = False
     decode: str = DECODE_POLICY
     block: int | None = None
+    way: Way = FUSED
 
 
 def network_parts(asked: Asked) -> dict[str, str]:

@@ -148,16 +148,26 @@ class _Draft:
             deviation=deviation(asked.network, asked.images, asked.decode, pools=pools),
         )
 
+    def parts(self) -> list[_Draft]:
+        """Return what is a pass of its own: everything, or each layer.
+
+        Blocks and batches are those of everything, so the numbers are the same.
+        """
+        if self.asked.way.strategy == "fused":
+            return [self]
+        return [replace(self, specs=(spec,)) for spec in self.specs]
+
 
 def _passes(drafts: Sequence[_Draft]) -> tuple[Pass, ...]:
     """Choose blocks for all drafts together."""
     row_bytes = sum(spec.row_bytes for draft in drafts for spec in draft.specs)
     return tuple(
         _pass(
-            draft,
+            part,
             block=draft.asked.block or choose_block(len(draft.asked.images), row_bytes),
         )
         for draft in drafts
+        for part in draft.parts()
     )
 
 
@@ -229,4 +239,5 @@ def _about(draft: _Draft) -> Mapping[str, str]:
         "transform": network.identity_parts["transform"],
         "embedkit": embedkit.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **draft.asked.way.about,
     }

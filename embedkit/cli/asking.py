@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from embedkit.networks.backends import Backend
     from embedkit.networks.network import Network
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Command: TypeAlias = Callable[..., Any]
 
 _ASKING = (
     click.argument("images"),
@@ -169,12 +169,12 @@ def allows(command: _Command) -> _Command:
 
 
 def _with(
-    command: Callable[..., Any],
-    options: tuple[Callable[..., Any], ...],
+    command: _Command,
+    options: tuple[Callable[[_Command], _Command], ...],
     kind: type[Asking | Allowing],
     *,
     name: str,
-) -> Any:
+) -> _Command:
     """Gather the options of a kind into one argument."""
 
     @functools.wraps(command)
@@ -182,7 +182,7 @@ def _with(
         mine = {each.name: given.pop(each.name) for each in fields(kind)}
         return command(**given, **{name: kind(**mine)})
 
-    found: Any = gathered
+    found: _Command = gathered
     for option in reversed(options):
         found = option(found)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from embedkit.networks.backends import Backend
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.store.identity import check_identity
-from embedkit.store.schema import StoreSchema
+from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 
 _OF_NETWORK = ("architecture", "decode", "transform", "weights")
 
@@ -95,3 +95,21 @@ def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
             + (" and another name: load_network(..., name='…')" if named else ""),
         )
     return asked.network.name
+
+
+def check_stored(
+    passes: Sequence[Pass], asked: Asked, *, where: str
+) -> dict[str, LayerSpec]:
+    """Return the layers that passes of a network have, by tap.
+
+    Raises
+    ------
+    IdentityMismatch
+        When one that is asked for is pooled otherwise, or stored as another type.
+    """
+    stored = {spec.tap: spec for one in passes for spec in one.layers}
+    for spec in (spec for tap, spec in stored.items() if tap in asked.layers):
+        found = {"pool": spec.pool, "dtype": spec.dtype}
+        wanted = {"pool": asked.pools[spec.tap], "dtype": asked.dtype}
+        check_identity(found, wanted, where=where)
+    return stored

@@ -16,11 +16,12 @@ from embedkit.errors import NetworkError, SourceError
 from embedkit.extraction.batches import Batches, Input, Look
 from embedkit.extraction.clock import Clock
 from embedkit.extraction.guard import Guard
+from embedkit.extraction.table_rows import TableRows
 from embedkit.files.files import Files
 from embedkit.images.source import Loaded, Source
 from embedkit.networks.network import Network
 from embedkit.planning.memory import BATCHES_AHEAD
-from embedkit.store.arrays import read, read_text
+from embedkit.store.arrays import read
 from embedkit.store.blocks import activation, content_array
 from embedkit.store.commits import Halving, read_commits
 from embedkit.store.layout import read_schema
@@ -41,12 +42,15 @@ class Given:
         Reads pixels, once an image for all looks.
     decode_threads : int
         Threads that read and transform ahead of the networks.
+    table : TableRows
+        Reads the ids and places of images.
     """
 
     files: Files
     looks: tuple[Look, ...]
     source: Source
     decode_threads: int
+    table: TableRows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +144,7 @@ def _inputs(
     if first.start is not None:
         place = given.files if first.place is None else first.place
         return _from_layer(place, first, rows, ids)
-    uris = read_text(given.files, "uri", rows=rows)
+    uris = given.table.read("uri", rows)
     prepare = _preparing(given, clock)
     return _read_ahead(uris, prepare, threads=given.decode_threads, ahead=ahead)
 

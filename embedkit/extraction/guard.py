@@ -40,6 +40,18 @@ _rises: dict[tuple[str, str], int] = {}
 """Bytes that the last forward pass took on top of what was there, by run and pass."""
 
 
+_shares: dict[str, float] = {}
+"""The largest share of its memory that this process has needed for a block, by run."""
+
+
+def needed(run: str) -> float | None:
+    """Return the largest share of its memory that this process has needed for a block.
+
+    None where it has not finished any of that run.
+    """
+    return _shares.get(run)
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, on the CPU or on a GPU."""
     if isinstance(error, MemoryError):
@@ -60,7 +72,8 @@ class Guard:
     run : str
         Name of the run: what the process has learned counts until its end.
     deaths : int, default 0
-        Workers that have died in this block: each halves its batches.
+        Workers that may have died in this block for want of memory: each halves its
+        batches.
     """
 
     def __init__(self, meter: Meter, *, run: str, deaths: int = 0) -> None:
@@ -128,6 +141,12 @@ class Guard:
             _remember(_sizes, (self._run, key), (min(before, half), why))
         release()
         return half, why
+
+    def end(self) -> None:
+        """Note how much the block has needed, now that it is finished."""
+        share = max(self._meter.look(), self._meter.peak) / self._limit
+        with _changing:
+            _remember(_shares, self._run, max(share, _shares.get(self._run, 0.0)))
 
     def _is_short(self, held: int, rise: int | None) -> bool:
         """Whether too much is taken, and smaller batches would take noticeably less."""

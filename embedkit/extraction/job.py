@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from embedkit.extraction.batches import Look
 from embedkit.extraction.compute import Given
+from embedkit.extraction.table_rows import table_rows
 from embedkit.files.files import files_at
 from embedkit.images.source import Source
 from embedkit.networks.backends import check_backend
@@ -60,6 +61,9 @@ class Job:
         task waits for its turn. 0 for as many as there are threads.
     projected_mem : int, default 0
         Bytes that a worker needs at its peak, as planned; 0 where nothing was planned.
+    n_workers : int, default 1
+        Processes that the blocks are spread over, as far as that is known: it decides
+        how the image table is joined, see `embedkit.planning.table_join`.
     """
 
     store: str
@@ -69,6 +73,7 @@ class Job:
     decode_threads: int
     slots: int = 0
     projected_mem: int = 0
+    n_workers: int = 1
 
     @property
     def key(self) -> str:
@@ -94,6 +99,13 @@ def opened(job: Job) -> Given:
         looks=tuple(_look(schema, part) for part in job.parts),
         source=job.source,
         decode_threads=job.decode_threads,
+        table=table_rows(
+            files,
+            job.token,
+            n_images=schema.n_images,
+            block=schema.by_identity(job.parts[0].identity).block,
+            n_workers=job.n_workers,
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from embedkit.errors import InputError
 from embedkit.extraction.cluster import Cluster, active_cluster, machine
 from embedkit.extraction.todo import ToDo
 from embedkit.planning.measurement import Measurement
-from embedkit.planning.question import MOST_FILES, Question
+from embedkit.planning.question import CHOICES, MOST_FILES, Question
 from embedkit.planning.solve import Shortfall, solve
 from embedkit.store.table import to_dataset
 
@@ -31,6 +31,11 @@ class Limits:
         Seconds.
     max_files : int, optional
         Files.
+
+    Raises
+    ------
+    InputError
+        When a number is too small.
     """
 
     batch_size: int | None = None
@@ -41,6 +46,12 @@ class Limits:
     disk_budget: int | None = None
     time_budget: float | None = None
     max_files: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (*CHOICES, "memory_limit", "max_files"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: give 1 or more")
 
 
 def in_bytes(name: str, given: int | str | None) -> int | None:

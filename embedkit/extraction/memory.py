@@ -34,6 +34,20 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def reset_peak() -> bool:
+    """Begin a new measurement of the peak, where the system can; return whether it did.
+
+    Writing 5 to ``/proc/self/clear_refs`` makes the peak the present size (Linux,
+    proc_pid_clear_refs(5)); without that it only ever grows. Within tasks a `Meter` does
+    it, for all threads of the process.
+    """
+    try:
+        _RESET.write_text("5", "ascii")
+    except OSError:
+        return False
+    return True
+
+
 def release() -> None:
     """Give back what the allocator keeps of freed memory, where that is glibc's."""
     with suppress(OSError, AttributeError):
@@ -63,9 +77,10 @@ class Meter:
             found, self._since = self._since, -1
         return max(found, resident())
 
-    def _take(self, size: int) -> None:
-        self.peak = max(self.peak, size)
-        self._since = max(self._since, size)
+    def take(self, whole: int, since: int) -> None:
+        """Note the largest size, and the largest since somebody last looked."""
+        self.peak = max(self.peak, whole)
+        self._since = max(self._since, since)
 
 
 _LOOKING = threading.Lock()
@@ -88,24 +103,18 @@ def metered() -> Iterator[Meter]:
 
 
 def _look() -> None:
-    """Tell every meter the largest size, and begin anew where the system can.
+    """Tell every meter the largest size since the last time, and begin anew.
 
-    Writing 5 to ``/proc/self/clear_refs`` makes the peak the present size (Linux,
-    proc_pid_clear_refs(5)). Where it cannot be set back it would speak of what was long
-    ago, and a meter knows the whole peak alone.
+    A peak that cannot be set back speaks of what may be long ago: meters then know the
+    whole peak alone.
     """
-    found = _high_water()
-    try:
-        _RESET.write_text("5", "ascii")
-    except OSError:
-        for meter in _running:
-            meter.peak = max(meter.peak, found)
-    else:
-        for meter in _running:
-            meter._take(found)
+    found = peak()
+    since = found if reset_peak() else -1
+    for meter in _running:
+        meter.take(found, since)
 
 
-def _high_water() -> int:
+def peak() -> int:
     """Return the largest resident size since the last reset, bytes; -1 if not known."""
     try:
         lines = _STATUS.read_text("ascii", "replace").splitlines()

@@ -14,6 +14,7 @@ from embedkit.config import settings
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
 from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
 from embedkit.extraction.job import Job, Part
+from embedkit.extraction.machines import active_client
 from embedkit.extraction.maps import MAPS
 from embedkit.extraction.selection import Origin, Selection, SelectionIncomplete
 from embedkit.extraction.shortcut import cheaper_start
@@ -168,8 +169,13 @@ def fill(
 
 
 def _turns(plan: Plan) -> dict[str, int]:
-    """Return how a plan wants blocks to take turns."""
-    return {"window": plan.window, "slots": plan.threads}
+    """Return how a plan wants blocks to take turns.
+
+    Workers may join a cluster after the plan was made, so that the window follows them.
+    """
+    if active_client() is not None:
+        return {"slots": plan.threads}
+    return {"slots": plan.threads, "window": plan.window}
 
 
 def _unread(store: Store, one: Pass) -> bool:

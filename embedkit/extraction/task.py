@@ -17,15 +17,14 @@ import numpy.typing as npt
 from embedkit.errors import EmbedkitError, StoreError
 from embedkit.extraction.clock import Clock
 from embedkit.extraction.compute import Computed, compute_block
-from embedkit.extraction.guard import Guard
+from embedkit.extraction.guard import Guard, needed
 from embedkit.extraction.job import Job, layout, opened
 from embedkit.extraction.memory import Meter, metered
 from embedkit.extraction.rounding import rounded
 from embedkit.extraction.slots import a_slot
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
-from embedkit.store.arrays import read_text
-from embedkit.store.attempts import DEATHS, begin, deaths_in, end
+from embedkit.store.attempts import DEATHS, begin, deaths_in, deaths_of_memory, end
 from embedkit.store.blocks import CONTENT, write_block
 from embedkit.store.commits import Commit, read_commit, write_commit
 from embedkit.store.ids import digest
@@ -161,15 +160,17 @@ def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
         raise _LeftAloneError(
             f"its worker died {len(fallen)} times: {'; '.join(fallen)}"
         )
+    short = deaths_of_memory(files, first, block) if fallen else 0
     with _writing(files, block):
-        mark = begin(files, first, block)
+        mark = begin(files, first, block, memory=needed(job.token))
     try:
         lacking = _without(job, done)
         with metered() as meter:
-            guard = Guard(meter, run=job.token, deaths=len(fallen))
+            guard = Guard(meter, run=job.token, deaths=short)
             commits = _compute_and_write(
                 lacking, block, meter=meter, guard=guard, number=number + len(fallen)
             )
+            guard.end()
     finally:
         end(files, mark)
     return _report(block, commits)
@@ -200,7 +201,7 @@ def _compute_and_write(
     given, passes = opened(job), layout(job)
     rows = passes[0][1].rows(block)
     clock = Clock()
-    ids = read_text(given.files, "image", rows=rows)
+    ids = given.table.read("image", rows)
     computed = compute_block(given, rows, ids, clock=clock, guard=guard)
     _check_lock(given.files, job)
     commits = []

@@ -14,7 +14,7 @@ class Meter:
     """A meter that tells what it was given."""
 
     def __init__(self):
-        self.since = 0
+        self.since, self.peak = 0, -1
 
     def look(self):
         return self.since
@@ -124,6 +124,18 @@ def test_every_death_in_a_block_halves_its_batch(deaths, size, watch):
     assert found == size
     assert why.endswith("died in this block")
     assert watch().begin("k", 16) == (16, "")
+
+
+def test_a_process_knows_what_its_blocks_have_needed(watch):
+    """The most of any, by run; nothing before the first has ended."""
+    assert guard.needed("mine") is None
+    for peak in (500, 700, 600):
+        watching = watch(run="mine")
+        watching._meter.peak = peak
+        watching.end()
+
+    assert guard.needed("mine") == 0.7
+    assert guard.needed("other") is None
 
 
 def test_a_death_does_not_raise_what_was_come_down_to(watch):

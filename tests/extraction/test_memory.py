@@ -51,7 +51,7 @@ def test_meters_in_threads_do_not_take_each_others_peaks():
 def test_a_peak_that_cannot_be_set_back_is_known_as_a_whole(monkeypatch, tmp_path):
     """Where the system cannot do it, a look tells the present size."""
     monkeypatch.setattr(memory, "_RESET", tmp_path / "no" / "such")
-    monkeypatch.setattr(memory, "_high_water", lambda: 2**60)
+    monkeypatch.setattr(memory, "peak", lambda: 2**60)
 
     with metered() as meter:
         found = meter.look()

@@ -44,6 +44,7 @@ def on_a_worker(pictures, tmp_path):
                 tmp_path / name,
                 layers=["maxpool", "layer4", "fc"],
                 batch_size=BATCH,
+                plan=None,
             )
 
     return run

@@ -9,7 +9,7 @@ import click
 
 import embedkit as ek
 from embedkit.cli.options import store_argument
-from embedkit.cli.output import common, emit, line, size, stages, table
+from embedkit.cli.output import common, emit, line, size, stages, table, told_strategy
 from embedkit.planning.units import told_count
 
 
@@ -32,6 +32,8 @@ def info(*, store: str, as_json: bool) -> None:
         line(f"network {name}")
         for key in ("weights", "pool", "backend", "transform", "created", "embedkit"):
             line(f"  {key}: {' '.join(about[key].split()) or 'of a module'}")
+        if about.get("strategy"):
+            line(f"  {told_strategy(about)}")
         if about.get("deviation"):
             line(f"  decoded by {about['deviation']}")
     table(

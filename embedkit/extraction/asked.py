@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from embedkit.extraction.rounding import Dtype
+from embedkit.extraction.ways import FUSED, Way
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.backends import Backend
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.store.identity import check_identity
-from embedkit.store.schema import StoreSchema
+from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 
 _OF_NETWORK = ("architecture", "decode", "transform", "weights")
 
@@ -47,6 +48,8 @@ class Asked:
         Name of the rule by which images are decoded.
     block : int, optional
         Images per task of new passes; what suits images and layers by default.
+    way : Way
+        How layers are computed that the store does not have yet.
     """
 
     images: ImageSet
@@ -60,6 +63,7 @@ class Asked:
     add_network: bool = False
     decode: str = DECODE_POLICY
     block: int | None = None
+    way: Way = FUSED
 
 
 def network_parts(asked: Asked) -> dict[str, str]:
@@ -91,3 +95,21 @@ def name_in_store(schema: StoreSchema, asked: Asked, *, where: str) -> str:
             + (" and another name: load_network(..., name='…')" if named else ""),
         )
     return asked.network.name
+
+
+def check_stored(
+    passes: Sequence[Pass], asked: Asked, *, where: str
+) -> dict[str, LayerSpec]:
+    """Return the layers that passes of a network have, by tap.
+
+    Raises
+    ------
+    IdentityMismatch
+        When one that is asked for is pooled otherwise, or stored as another type.
+    """
+    stored = {spec.tap: spec for one in passes for spec in one.layers}
+    for spec in (spec for tap, spec in stored.items() if tap in asked.layers):
+        found = {"pool": spec.pool, "dtype": spec.dtype}
+        wanted = {"pool": asked.pools[spec.tap], "dtype": asked.dtype}
+        check_identity(found, wanted, where=where)
+    return stored

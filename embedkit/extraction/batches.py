@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from embedkit.errors import NetworkError, SourceError
 from embedkit.extraction.guard import Guard, lacks_memory
+from embedkit.files.files import Files
 from embedkit.networks.network import Network
 from embedkit.networks.taps import TapGraph
 from embedkit.planning.units import told_bytes
@@ -38,6 +39,8 @@ class Look:
         What `taps` takes for one image.
     start : str, optional
         A stored layer, by the store's name, that `taps` begins from.
+    place : Files, optional
+        The store with that layer, where it is not the one that is written.
     """
 
     one: Pass
@@ -45,6 +48,7 @@ class Look:
     taps: TapGraph
     input_shape: tuple[int, ...]
     start: str | None = None
+    place: Files | None = None
 
 
 @dataclass(frozen=True, slots=True)

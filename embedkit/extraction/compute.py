@@ -140,8 +140,10 @@ def _inputs(
     ahead: Callable[[], int],
     clock: Clock,
 ) -> Iterator[Input]:
-    if given.looks[0].start is not None:
-        return _from_layer(given.files, given.looks[0], rows, ids)
+    first = given.looks[0]
+    if first.start is not None:
+        place = given.files if first.place is None else first.place
+        return _from_layer(place, first, rows, ids)
     uris = given.table.read("uri", rows)
     prepare = _preparing(given, clock)
     return _read_ahead(uris, prepare, threads=given.decode_threads, ahead=ahead)

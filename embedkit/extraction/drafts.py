@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 import embedkit
 from embedkit.errors import InputError
-from embedkit.extraction.asked import Asked, name_in_store, network_parts
+from embedkit.extraction.asked import Asked, check_stored, name_in_store, network_parts
 from embedkit.extraction.backend import backend_for
 from embedkit.extraction.decoding import Deviation, deviation
 from embedkit.extraction.rounding import rounding
 from embedkit.networks.backends import Backend
 from embedkit.networks.pools import Pool
 from embedkit.planning.grid import choose_block
-from embedkit.store.identity import check_identity, identity_of
+from embedkit.store.identity import identity_of
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 
 
@@ -76,11 +76,7 @@ def _draft(schema: StoreSchema, asked: Asked, *, where: str) -> _Draft | None:
     """Return what a store lacks of one network."""
     name = name_in_store(schema, asked, where=where)
     mine = [one for one in schema.passes if one.network == name]
-    stored = {spec.tap: spec for one in mine for spec in one.layers}
-    for spec in (spec for tap, spec in stored.items() if tap in asked.layers):
-        found = {"pool": spec.pool, "dtype": spec.dtype}
-        wanted = {"pool": asked.pools[spec.tap], "dtype": asked.dtype}
-        check_identity(found, wanted, where=where)
+    stored = check_stored(mine, asked, where=where)
     missing = tuple(tap for tap in asked.layers if tap not in stored)
     if not missing:
         return None
@@ -152,16 +148,26 @@ class _Draft:
             deviation=deviation(asked.network, asked.images, asked.decode, pools=pools),
         )
 
+    def parts(self) -> list[_Draft]:
+        """Return what is a pass of its own: everything, or each layer.
+
+        Blocks and batches are those of everything, so the numbers are the same.
+        """
+        if self.asked.way.strategy == "fused":
+            return [self]
+        return [replace(self, specs=(spec,)) for spec in self.specs]
+
 
 def _passes(drafts: Sequence[_Draft]) -> tuple[Pass, ...]:
     """Choose blocks for all drafts together."""
     row_bytes = sum(spec.row_bytes for draft in drafts for spec in draft.specs)
     return tuple(
         _pass(
-            draft,
+            part,
             block=draft.asked.block or choose_block(len(draft.asked.images), row_bytes),
         )
         for draft in drafts
+        for part in draft.parts()
     )
 
 
@@ -233,4 +239,5 @@ def _about(draft: _Draft) -> Mapping[str, str]:
         "transform": network.identity_parts["transform"],
         "embedkit": embedkit.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **draft.asked.way.about,
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedkit.errors import StoreError
 from embedkit.extraction.asked import Asked, name_in_store
+from embedkit.extraction.by_layer import fill_by_ways
 from embedkit.extraction.changes import (
     apply_changes,
     check_changes,
@@ -21,7 +22,7 @@ from embedkit.extraction.decoding import Decode, as_stored
 from embedkit.extraction.drafts import first_schema, lacking
 from embedkit.extraction.followed import PlanChoice, followed, keep_plan
 from embedkit.extraction.rounding import Dtype
-from embedkit.extraction.run import Progress, fill, writing
+from embedkit.extraction.run import Progress, writing
 from embedkit.extraction.todo import existing
 from embedkit.extraction.understood import understood
 from embedkit.files.files import Files, files_at
@@ -31,6 +32,7 @@ from embedkit.networks.choice import LayerChoice
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.planning.plan import Plan
+from embedkit.planning.strategy_choice import AskedStrategy
 from embedkit.store.blocks import check_shards
 from embedkit.store.create import abandoned, create
 from embedkit.store.layout import add_passes
@@ -54,6 +56,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     backend: Backend | Literal["auto"] = "torch",
     decode: Decode = "exact",
     batch_size: int | None = None,
+    strategy: AskedStrategy = "auto",
     update: bool = False,
     add_network: bool = False,
     plan: PlanChoice = "auto",
@@ -110,6 +113,12 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     batch_size : int, optional
         Images per forward pass, default from the settings. It decides the last bits of
         the numbers, so a network keeps the one that its first layers were stored with.
+    strategy : {"auto", "fused", "staged", "lazy"}, default "auto"
+        How several layers are computed: ``"fused"`` in one pass over the images,
+        ``"staged"`` each from the raw map of the one before, which lies in the store's
+        private folder meanwhile, ``"lazy"`` each from the images. The numbers are the
+        same, bit by bit. ``"auto"`` is the cheapest one where a plan has measured, else
+        ``"fused"``; what was begun goes on the way it was begun.
     update : bool, default False
         Whether images that have changed are computed again, and those that are no
         longer among `images` become rows of NaN. Their rows stay where they are.
@@ -166,6 +175,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
         backend=backend,
         decode=decode,
         batch_size=batch_size,
+        strategy=strategy,
         update=update,
         add_network=add_network,
     )
@@ -198,16 +208,13 @@ def _extracted(
         looks = as_stored(_created(files, looks).schema, looks)
     with locked(files) as lock:
         store = _in_line(files, looks)
-        networks = {
-            name_in_store(store.schema, asked, where=store.url): asked.network
+        named = {
+            name_in_store(store.schema, asked, where=store.url): asked
             for asked in looks
         }
-        source = looks[0].images.source
         if plan is not None:
-            keep_plan(store, networks, plan)
-        return fill(
-            store, networks, source, lock=lock, plan=plan, on_progress=on_progress
-        )
+            keep_plan(store, named, plan)
+        return fill_by_ways(store, named, lock=lock, plan=plan, on_progress=on_progress)
 
 
 def _created(files: Files, looks: Sequence[Asked]) -> Store:

@@ -29,11 +29,14 @@ class Part:
         Where the network lies.
     start : str, optional
         A stored layer, by the store's name, to compute from instead of from pixels.
+    place : str, optional
+        Where the store with that layer lies, where it is not the one that is written.
     """
 
     identity: str
     network: Spooled
     start: str | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,9 @@ def opened(job: Job) -> Given:
 
 def _look(schema: StoreSchema, part: Part) -> Look:
     one, network = schema.by_identity(part.identity), load_spooled(part.network)
-    begin_at = next((spec for spec in schema.layers if spec.name == part.start), None)
+    place = None if part.place is None else files_at(part.place)
+    home = schema if place is None else read_schema(place)
+    begin_at = next((spec for spec in home.layers if spec.name == part.start), None)
     return Look(
         one=one,
         network=network,
@@ -120,4 +125,5 @@ def _look(schema: StoreSchema, part: Part) -> Look:
         ),
         input_shape=network.input_shape if begin_at is None else begin_at.shape,
         start=part.start,
+        place=place,
     )

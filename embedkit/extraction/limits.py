@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dask.utils import parse_bytes, parse_timedelta
@@ -12,7 +12,7 @@ from embedkit.errors import InputError
 from embedkit.extraction.cluster import Cluster, active_cluster, machine
 from embedkit.extraction.todo import ToDo
 from embedkit.planning.measurement import Measurement
-from embedkit.planning.question import MOST_FILES, Question
+from embedkit.planning.question import CHOICES, MOST_FILES, Question
 from embedkit.planning.solve import Shortfall, solve
 from embedkit.store.table import to_dataset
 
@@ -31,6 +31,11 @@ class Limits:
         Seconds.
     max_files : int, optional
         Files.
+
+    Raises
+    ------
+    InputError
+        When a number is too small.
     """
 
     batch_size: int | None = None
@@ -41,6 +46,12 @@ class Limits:
     disk_budget: int | None = None
     time_budget: float | None = None
     max_files: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in (*CHOICES, "memory_limit", "max_files"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}: give 1 or more")
 
 
 def in_bytes(name: str, given: int | str | None) -> int | None:
@@ -110,10 +121,11 @@ def cluster_for(limits: Limits) -> Cluster:
     if workers is None or workers == found.n_workers:
         return found
     here = machine()
-    return replace(
-        here,
+    each = threads or max(1, here.cores // workers)
+    return Cluster(
         n_workers=workers,
-        threads=max(1, here.cores // workers),
+        threads=each,
+        cores=min(here.cores, workers * each),
         memory_limit=here.memory_limit // workers,
     )
 

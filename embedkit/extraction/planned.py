@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+class NothingToPlan(InputError):
+    """A store has everything that was asked for."""
+
+
 def plan(  # noqa: PLR0913 - every one of them is a decision of the user
     images: ImageSet | Any,
     network: Network | str | nn.Module | Sequence[Network | str | nn.Module],
@@ -131,7 +135,7 @@ def plan(  # noqa: PLR0913 - every one of them is a decision of the user
         message = (
             f"{path} has all of these layers for all images: nothing is to be planned"
         )
-        raise InputError(message)
+        raise NothingToPlan(message)
     cluster = cluster_for(limits)
     measured = measure(todo.looks, where=files, refresh=refresh)
     return make_plan(question_of(todo, measured, limits, cluster))

@@ -38,7 +38,7 @@ def main(folder: Path) -> int:
     # As in a worker, where tasks run in a thread that is not the first.
     with ThreadPoolExecutor(1, "embedkit-measured") as pool:
         try:
-            pool.submit(_measure, ProbeJob.read(folder), findings, began).result()
+            pool.submit(_measure, ProbeJob.read(folder), findings).result()
         except EmbedkitError as error:
             findings.tell("error", [type(error).__name__, str(error)])
             return 1
@@ -46,12 +46,13 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _measure(job: ProbeJob, findings: Findings, began: float) -> None:
+def _measure(job: ProbeJob, findings: Findings) -> None:
     use_threads(1)
     idle = idle_share()
     network, taps = _loaded(job, findings)
     inputs = measure_pixels(job, network, findings, idle=idle)
-    forwards = Forwards(job, taps, inputs, findings, until=began + job.seconds)
+    until = time.perf_counter() + job.seconds
+    forwards = Forwards(job, taps, inputs, findings, until=until)
     rows = forwards.first()
     measure_shards(job, rows, findings, idle=idle)
     forwards.grow()

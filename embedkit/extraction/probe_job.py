@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 
+from embedkit.errors import InputError
+from embedkit.files.files import files_at
 from embedkit.images.source import Source
 from embedkit.networks.backends import Backend
 from embedkit.networks.spool import Spooled
@@ -20,6 +22,9 @@ FOUND = "found.jsonl"
 SAID = "said.txt"
 """Everything that the process, its libraries or a user's transform print."""
 
+_UNFIT = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError)
+"""What pickling raises of objects that cannot be pickled."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeJob:
@@ -28,7 +33,7 @@ class ProbeJob:
     Parameters
     ----------
     network : Spooled
-        Where the network lies.
+        Which network. Its file lies beside the job.
     layers : tuple of LayerSpec
         What is computed and stored.
     backend : str
@@ -38,7 +43,8 @@ class ProbeJob:
     uris : tuple of str
         The images to measure with.
     place : str
-        Where shards may be written, for `files_at`. The one who asks deletes it.
+        Where shards may be written, for `files_at`; the one who asks deletes it. Empty
+        for the job's own folder.
     batches : tuple of int
         Images per forward pass, in ascending order; the first two are always measured.
     threads : tuple of int
@@ -60,15 +66,34 @@ class ProbeJob:
     memory: int
     seconds: float
 
-    def write(self, folder: Path) -> None:
-        """Write the job to a folder. Classes of a notebook travel by value."""
-        (folder / JOB).write_bytes(cloudpickle.dumps(self))
+    def pickled(self) -> bytes:
+        """Return the job as bytes. Classes of a notebook travel by value.
+
+        Raises
+        ------
+        InputError
+            When the images cannot be sent to another process.
+        """
+        try:
+            data: bytes = cloudpickle.dumps(self)
+        except _UNFIT as error:
+            message = (
+                "images cannot be sent to the process that measures "
+                f"({type(error).__name__}: {error}): give a dataset without open files, "
+                "locks and connections"
+            )
+            raise InputError(message) from error
+        return data
 
     @classmethod
     def read(cls, folder: Path) -> ProbeJob:
         """Return the job in a folder."""
         found: ProbeJob = pickle.loads((folder / JOB).read_bytes())
-        return found
+        return replace(
+            found,
+            network=replace(found.network, url=files_at(folder).url),
+            place=found.place or str(folder / "place"),
+        )
 
 
 class Findings:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from embedkit.extraction.memory import peak
 from embedkit.extraction.probe_job import Findings, ProbeJob
+from embedkit.extraction.probe_pixels import resident
 from embedkit.extraction.rounding import rounded
 from embedkit.extraction.ticker import Ticker, held
 from embedkit.files.files import Files, files_at
@@ -49,10 +50,12 @@ def measure_shards(
     findings : Findings
         Is told ``shards``: uncompressed ``bytes`` of a block, its ``rows``, seconds to
         ``write`` them and to ``read`` them, those of a block besides its rows
-        (``block``), and for how many the interpreter was ``held``.
+        (``block``), for how many the interpreter was ``held``, and the bytes that the
+        process has ``kept``: threads and buffers of Zarr.
     idle : float
         See `embedkit.extraction.ticker`.
     """
+    before = resident()
     row_bytes = sum(spec.row_bytes for spec in job.layers)
     rows = min(power_of_two_below(_BYTES / max(row_bytes, 1)), _MOST_ROWS)
     one = _pass(job.layers, rows)
@@ -72,6 +75,7 @@ def measure_shards(
     for spec in job.layers:
         read(files, activation(spec), rows=slice(0, rows))
     taken = time.perf_counter() - began
+    del many
     findings.tell(
         "shards",
         {
@@ -82,6 +86,7 @@ def measure_shards(
             "write": max(write - alone, write / 2 if rows == 1 else write / 10),
             "read": taken,
             "held": held(ticker, idle=idle, seconds=write),
+            "kept": max(0, resident() - before),
         },
     )
 

@@ -6,15 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dask.config
+
 import embedkit.errors
 from embedkit.errors import EmbedkitError, PlanError
-from embedkit.extraction.probe_job import SAID, Findings, ProbeJob
-from embedkit.files.files import files_at
+from embedkit.extraction.probe_job import JOB, SAID, Findings
 
 _MODULE = "embedkit.extraction.probe"
 
@@ -32,17 +33,23 @@ class Errand:
 
     Parameters
     ----------
-    job : ProbeJob
-        Whose network lies nowhere yet, and whose place may be empty: a temporary folder.
+    job : bytes
+        From `ProbeJob.pickled`.
+    file : str
+        What the network's file is called.
     network : bytes
-        The network's file.
+        What is in it.
     name : str
         What the network is called, for messages.
+    seconds : float
+        As in the job.
     """
 
-    job: ProbeJob
+    job: bytes
+    file: str
     network: bytes
     name: str
+    seconds: float
 
 
 def run_errand(errand: Errand) -> dict[str, list[Any]]:
@@ -67,11 +74,9 @@ def run_errand(errand: Errand) -> dict[str, list[Any]]:
     """
     with TemporaryDirectory(prefix="embedkit-measured-") as temporary:
         folder = Path(temporary)
-        spooled = replace(errand.job.network, url=files_at(folder).url)
-        (folder / spooled.name).write_bytes(errand.network)
-        place = errand.job.place or str(folder / "place")
-        replace(errand.job, network=spooled, place=place).write(folder)
-        ended = _run(folder, seconds=_PATIENCE + errand.job.seconds)
+        (folder / errand.file).write_bytes(errand.network)
+        (folder / JOB).write_bytes(errand.job)
+        ended = _run(folder, seconds=_PATIENCE + errand.seconds)
         found = Findings(folder).read()
         if "error" in found:
             raise _raised(*found["error"][0])
@@ -103,9 +108,15 @@ def _run(folder: Path, *, seconds: float) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Return that of this process, with all the places it imports from."""
+    """Return that of a worker process which this one would start.
+
+    It imports from the same places, and memory is given back as Dask's nannies have it:
+    how much an allocator keeps makes a difference of some hundred megabytes.
+    """
     places = [str(Path(each).absolute()) for each in sys.path]  # "" is the current one
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    given = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    worker = {name: str(value) for name, value in given.items()}
+    return {**worker, **os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
 
 def _raised(kind: str, message: str) -> EmbedkitError:
@@ -121,7 +132,7 @@ def _told(errand: Errand, found: Mapping[str, object], ended: str, folder: Path)
         "loaded": "loading the network",
         "pixels": "reading images",
         "pixels_held": "reading images",
-        "forward": f"a forward pass of {errand.job.batches[0]} image",
+        "forward": "the first forward pass",
         "shards": "writing a block",
     }[lacking]
     lines = (folder / SAID).read_text("utf-8", "replace").split("\n")

@@ -18,9 +18,9 @@ FLOPS = 5e9
 """Floating point operations a second of one core. Vector units of today do ten times as
 many in a large convolution; networks of small ones, and shared machines, do no more."""
 
-RESERVED = 600 * 2**20
-"""Bytes of a worker that has imported PyTorch, Zarr and Dask's own code (measured: 320 to
-450 MB on Linux without a GPU; with room for what other versions bring)."""
+RESERVED = 2**30
+"""Bytes of a worker that has imported PyTorch, Zarr and Dask's own code (measured: 780 MB
+on Linux, with the PyTorch that is made for GPUs)."""
 
 MAPS = 4
 """Maps as large as the network's largest that are there at a time: what an operation

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import suppress
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 
 from embedkit.errors import SourceError
 from embedkit.images.arrays import ArraySource
@@ -33,9 +35,8 @@ def sample_of(images: ImageSet, *, decode: str) -> tuple[Source, tuple[str, ...]
     """
     rows = _spread(len(images))
     if isinstance(images.source, ArraySource):
-        kept = _rows_of(images, rows)
-        if kept is not None:
-            return kept, tuple(f"array:{row}" for row in range(len(kept.pixels)))
+        pixels = _rows_of(images, images.source, rows)
+        return ArraySource(pixels), tuple(f"array:{row}" for row in range(len(pixels)))
     uris = images.table["uri"].iloc[rows]
     return decoded_by(images.source, decode), tuple(map(str, uris))
 
@@ -68,9 +69,12 @@ def _spread(n: int) -> list[int]:
     return sorted({int(start) + at for start in starts for at in range(_NEAR)})
 
 
-def _rows_of(images: ImageSet, rows: list[int]) -> ArraySource | None:
-    """Return some rows of an array; None where they cannot be computed."""
-    try:
-        return ArraySource(np.stack([images.read(row) for row in rows]))
-    except SourceError:
-        return None
+def _rows_of(
+    images: ImageSet, source: ArraySource, rows: list[int]
+) -> npt.NDArray[np.uint8]:
+    """Return those of some rows that can be computed; a black one where none can."""
+    found = []
+    for row in rows:
+        with suppress(SourceError):
+            found.append(images.read(row))
+    return np.stack(found or [np.zeros(source.pixels.shape[1:], np.uint8)])

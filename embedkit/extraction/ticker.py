@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+_WAITED = Path("/proc/thread-self/schedstat")
 
 _EVERY = 0.001
 """Seconds between two looks."""
@@ -20,8 +23,8 @@ class Ticker:
 
     It can be kept waiting by whoever holds the interpreter. The share of its looks at
     which it was is the share of time that others held it: looks are at random moments of
-    the work. What the system itself makes late is measured in an idle process, see
-    `share`.
+    the work. Time that it waits for a processor does not count, where the system tells
+    it; what else makes a thread late is measured in an idle process, see `idle_share`.
 
     Attributes
     ----------
@@ -54,11 +57,25 @@ class Ticker:
         return self.late / max(self.looks, 1)
 
     def _run(self) -> None:
+        queued = _queued()
         while not self._ended.is_set():
             began = time.perf_counter()
             time.sleep(_EVERY)  # lets go of the interpreter, and asks for it again
-            self.late += time.perf_counter() - began - _EVERY > _LATE
+            taken = time.perf_counter() - began
+            before, queued = queued, _queued()
+            self.late += taken - (queued - before) - _EVERY > _LATE
             self.looks += 1
+
+
+def _queued() -> float:
+    """Return the seconds that this thread has waited for a processor; 0 if not known.
+
+    Linux, Documentation/scheduler/sched-stats.rst: the second number of schedstat.
+    """
+    try:
+        return int(_WAITED.read_text("ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def idle_share(seconds: float = 0.1) -> float:

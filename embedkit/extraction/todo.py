@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedkit.errors import CorruptStore, StoreError
-from embedkit.extraction.asked import Asked, name_in_store
+from embedkit.extraction.asked import Asked, check_stored, name_in_store
 from embedkit.files.files import Files
 from embedkit.store.create import abandoned
 from embedkit.store.schema import Pass
@@ -76,12 +76,15 @@ def to_do(store: Store | None, looks: Sequence[Asked]) -> ToDo:
     Raises
     ------
     IdentityMismatch
-        When the store was made by another network and may not take these.
+        When the store was made by another network and may not take these, or has a layer
+        pooled otherwise.
     """
     images = len(looks[0].images)
     if store is None:
         return ToDo(looks=tuple(looks), n_images=images)
     mine = [_mine(store, asked) for asked in looks]
+    for asked, passes in zip(looks, mine, strict=True):
+        check_stored(passes, asked, where=store.url)
     open_passes = [
         [one for one in passes if _open(store, one, images)] for passes in mine
     ]

@@ -11,6 +11,7 @@ from embedkit.extraction.asked import Asked
 from embedkit.extraction.backend import check_asked
 from embedkit.extraction.decoding import Decode, policy_for
 from embedkit.extraction.rounding import Dtype, check_dtype
+from embedkit.extraction.ways import way_of
 from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
 from embedkit.networks.backends import Backend
@@ -18,6 +19,7 @@ from embedkit.networks.choice import LayerChoice
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
+from embedkit.planning.strategy_choice import AskedStrategy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +35,7 @@ def understood(  # noqa: PLR0913 - every one of them is a decision of the user
     backend: Backend | Literal["auto"],
     decode: Decode,
     batch_size: int | None,
+    strategy: AskedStrategy = "auto",
     update: bool = False,
     add_network: bool = False,
 ) -> list[Asked]:
@@ -66,6 +69,7 @@ def understood(  # noqa: PLR0913 - every one of them is a decision of the user
             update=update,
             add_network=add_network or len(nets) > 1,
             decode=policy,
+            way=way_of(net, strategy, backend=asked_backend),
         )
         looks.append(asked)
     return looks

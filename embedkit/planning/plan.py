@@ -13,7 +13,7 @@ from embedkit.planning.html import as_html
 from embedkit.planning.measurement import Measurement
 from embedkit.planning.memory import MemoryModel, Part
 from embedkit.planning.question import CHOICES, Question
-from embedkit.planning.remedies import faster, solved
+from embedkit.planning.remedies import WORTH, faster, solved
 from embedkit.planning.solve import Shortfall, Solution, needed_limit, solve
 from embedkit.planning.strategies import Rates
 from embedkit.planning.strategy_choice import choose_strategy
@@ -23,9 +23,6 @@ from embedkit.planning.written import LayerWritten, count_files, written
 FORMAT = 1
 WINDOW = 3
 """Blocks in flight per slot: one runs, the others are there when it ends."""
-
-_NOTICEABLE = 0.97
-"""Lifting a limit has to save three hundredths of the time for it to be what binds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +42,7 @@ class Plan:
     decode_threads : int
         Threads of a task that read ahead.
     window : int
-        Blocks in flight, on all workers together.
+        Blocks in flight, on all these workers together.
     parts : tuple of Part
         What takes memory in a worker; they add up to `projected_mem`.
     allowed_mem : int
@@ -218,7 +215,7 @@ def _binding(question: Question, found: Solution) -> str:
     }
     seconds = {name: _seconds(each) for name, each in lifted.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    if seconds[best] <= _NOTICEABLE * found.cost.seconds:
+    if seconds[best] <= WORTH * found.cost.seconds:
         return best
     return found.cost.waits_for
 

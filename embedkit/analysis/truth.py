@@ -13,8 +13,10 @@ from embedkit.analysis.recall import MOST_CHECKED, Recall, estimate, spread_samp
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.subset_search import search_subset
+from embedkit.planning.index import QUERY_ENTRIES, TRUTH_ENTRIES
 
-_TASK = 2**23  # entries per task: 32 MiB of float32, lifted piece by piece
+_TASK = TRUTH_ENTRIES  # of rows: 32 MiB of float32, lifted piece by piece
+_QUERIES = QUERY_ENTRIES  # of queries, which are lifted together
 _MARGIN = 0.997  # level when tuning, so that the check passes at its own
 
 
@@ -162,13 +164,12 @@ def _in_block(
     here = without[(without >= start) & (without < stop)]
     rows[here - start] = np.nan
     query_ids = np.load(folder / "truth_ids.npy")
-    near, ids = search_subset(
-        np.load(folder / "truth_queries.npy"),
-        rows,
-        query_places=np.where(
-            (query_ids >= start) & (query_ids < stop), query_ids - start, -1
-        ),
-        k=k,
-        space=space,
-    )
+    places = np.where((query_ids >= start) & (query_ids < stop), query_ids - start, -1)
+    queries = np.load(folder / "truth_queries.npy", mmap_mode="r")
+    near, ids = nothing_found(len(queries), k)
+    for cut in parts(*queries.shape, entries=_QUERIES):
+        asked = np.array(queries[cut])
+        near[cut], ids[cut] = search_subset(
+            asked, rows, query_places=places[cut], k=k, space=space
+        )
     return near, np.where(ids >= 0, ids + start, -1)

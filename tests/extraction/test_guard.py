@@ -186,8 +186,9 @@ def test_runs_of_long_ago_are_forgotten(watch):
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
         RuntimeError("could not create: can't allocate memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
-    ids=["python", "cuda", "cpu", "other"],
+    ids=["python", "cuda", "cpu", "other", "cudnn"],
 )
 def test_errors_that_mean_no_memory(error):
     """As Python, CUDA and PyTorch's allocator say it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from embedkit.extraction.asked import Asked
 from embedkit.extraction.chain import Step, Taps, chain
@@ -14,6 +14,7 @@ from embedkit.extraction.selection import Origin, Selection, SelectionIncomplete
 from embedkit.extraction.together import Together
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.network import Network
+from embedkit.networks.spool import Spooled
 from embedkit.networks.taps import BACKEND
 from embedkit.planning.grid import BlockGrid
 from embedkit.planning.plan import Plan
@@ -120,6 +121,7 @@ class _Run:
     lock: Lock
     plan: Plan | None
     follow: Together
+    spooled: dict[str, Spooled] = field(default_factory=dict)
 
 
 def _take(turns: Sequence[_Turn], run: _Run) -> None:
@@ -140,6 +142,7 @@ def _take(turns: Sequence[_Turn], run: _Run) -> None:
                 origins=turn.origins,
                 blocks=turn.blocks,
                 spool=spool_of(run.store),
+                spooled=run.spooled,
             )
             try:
                 fill(

@@ -341,9 +341,12 @@ class Jobs:
         )
 
     def _part(self, one: Pass, spool: Files) -> Part:
-        network, origin = self._networks[one.network], self.origin(one)
+        known = {} if self._only is None else self._only.spooled
+        if one.network not in known:  # a large network takes seconds to write
+            known[one.network] = self._networks[one.network].spool(spool)
+        origin = self.origin(one)
         start, place = (None, None) if origin is None else (origin.layer, origin.place)
-        return Part(one.identity, network.spool(spool), start, place)
+        return Part(one.identity, known[one.network], start, place)
 
     def _decoded(self, one: Pass) -> Source:
         """Return the source as a pass decodes it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from embedkit.errors import IncompleteStore
 from embedkit.files.files import Files
+from embedkit.networks.spool import Spooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,15 @@ class Selection:
         Of each of them only these blocks; all by default.
     spool : Files, optional
         Where networks lie for workers, if it is shared with other turns.
+    spooled : dict of str to Spooled
+        The networks that lie there already, by the store's names: turns add to it.
     """
 
     keys: Collection[str]
     origins: Mapping[str, Origin | None] = field(default_factory=dict)
     blocks: Collection[int] | None = None
     spool: Files | None = None
+    spooled: dict[str, Spooled] = field(default_factory=dict)
 
 
 class SelectionIncomplete(IncompleteStore):

@@ -435,3 +435,26 @@ def test_pools_by_layer(run, digits, tmp_path):
     assert ek.open_store(out).layers.loc["stage2.relu_1", "pool"] == "max"
     twice = run(*call, "--pool", "avg", "--pool", "max", expect=2)
     assert "given twice for '*': 'avg' and 'max'" in twice.err
+
+
+def test_a_strategy_is_told_while_it_matters(run, digits, tmp_path):
+    """In one line, after the extraction and by ``info``; nothing where it is fused."""
+    arguments = ("extract", digits, "-n", "embedkit/digits", "--workers", 0)
+    wanted = ("-l", "stage1", "-l", "fc", "-o")
+
+    for strategy, said in {
+        "staged": "layers computed staged, each from the raw map before it: asked for",
+        "lazy": "layers computed lazy, each from the images: asked for",
+    }.items():
+        path = tmp_path / f"{strategy}.zarr"
+        told = run(*arguments, *wanted, path, "--strategy", strategy).out
+        assert f"embedkit/digits: {said}\n" in told
+        assert f"  {said}\n" in run("info", path).out
+
+    path = tmp_path / "auto.zarr"
+    assert "computed" not in run(*arguments, *wanted, path).out
+    assert "computed" not in run("info", path).out
+    assert (
+        "'stagged' is not one of"
+        in run(*arguments, *wanted, path, "--strategy", "stagged", expect=2).err
+    )

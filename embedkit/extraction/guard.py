@@ -29,6 +29,7 @@ _SHORT_OF_MEMORY: Final = (
     "out of memory",
     "can't allocate memory",
     "defaultcpuallocator",
+    "status_alloc_failed",  # as cuDNN and cuBLAS say it
 )
 
 _Key = TypeVar("_Key")

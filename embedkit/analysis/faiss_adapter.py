@@ -79,15 +79,28 @@ def nearest(points: Float32s, rows: Float32s, *, k: int) -> tuple[Float32s, Ids]
     return squared, places
 
 
-def graph_index(features: int) -> FaissIndex:
+@_beside_torch()
+def graph_index(features: int, *, sample: Float32s | None = None) -> FaissIndex:
     """Make an empty navigable graph whose rows are added with our ids.
+
+    Parameters
+    ----------
+    features : int
+    sample : ndarray of float32, shape (n, features), optional
+        Rows from all over: then the graph holds a byte for each feature, between the
+        least and the largest of these.
 
     References
     ----------
     Malkov, Yashunin (2018), Efficient and robust approximate nearest neighbor search
     using hierarchical navigable small world graphs.
     """
-    graph = faiss.IndexHNSWFlat(features, _LINKS)
+    if sample is None:
+        graph: FaissIndex = faiss.IndexHNSWFlat(features, _LINKS)
+    else:
+        code: Any = faiss.ScalarQuantizer.QT_8bit
+        graph = faiss.IndexHNSWSQ(features, code, _LINKS)
+        graph.train(sample)
     graph.hnsw.efConstruction = _CONSTRUCTION
     return faiss.IndexIDMap2(graph)
 
@@ -126,6 +139,7 @@ def list_index(
         codes: FaissIndex = faiss.index_factory(wide, f"IVF{n_lists},PQ{code_bytes}x8")
         # of a few features each, which are slow to compare: 25 rounds take minutes
         codes.pq.cp.niter, codes.pq.cp.max_points_per_centroid = _CODE_ROUNDS, 40
+        codes.pq.cp.min_points_per_centroid = 1  # as below
         index: FaissIndex = faiss.IndexPreTransform(rotation, codes)
     else:
         stored = {"ivf_flat": "Flat", "ivf_sq8": "SQ8"}[kind]
@@ -165,14 +179,21 @@ def search(
     effort : int
         Lists to probe, or the breadth of the search in a graph.
     """
-    breadth = effort
-    if is_graph(index):
-        graph: FaissIndex = faiss.downcast_index(index.index)
-        graph.hnsw.efSearch = max(breadth, k)
-    else:
-        faiss.extract_index_ivf(index).nprobe = breadth
-    found: tuple[Float32s, Ids] = index.search(points, k)
+    found: tuple[Float32s, Ids] = index.search(
+        points, k, params=_tried(index, effort, k)
+    )
     return found
+
+
+def _tried(index: FaissIndex, effort: int, k: int) -> Any:
+    """Return an effort as parameters of one call: the index is shared by threads."""
+    known: Any = faiss  # its annotations lack what its wrappers add
+    if is_graph(index):
+        return known.SearchParametersHNSW(efSearch=max(effort, k))
+    lists = known.SearchParametersIVF(nprobe=effort)
+    if isinstance(index, faiss.IndexPreTransform):
+        return known.SearchParametersPreTransform(index_params=lists)
+    return lists
 
 
 def is_graph(index: FaissIndex) -> bool:

@@ -38,18 +38,19 @@ class Saved:
     Attributes
     ----------
     made : Made
-    choice : Choice
     images : ndarray of str, shape (N,)
     n_neighbors : int
     template : Path or None
         The trained, empty index that further files start from, of a sharded one.
+    content : str or None
+        What the store said of the rows when they were copied, None where nobody did.
     """
 
     made: Made
-    choice: Choice
     images: npt.NDArray[np.str_]
     n_neighbors: int
     template: Path | None
+    content: str | None = None
 
 
 def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
@@ -61,13 +62,11 @@ def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
     Raises
     ------
     InputError
-        For a URL: FAISS and memory maps need files.
+        For a URL, or a file.
     """
-    if is_url(os.fspath(folder)):
-        raise InputError(
-            f"Index.save got {folder}; give a folder of this machine, and copy it."
-        )
-    place = Path(folder).absolute()
+    place = place_of(folder, asked="Index.save")
+    if place.exists() and not place.is_dir():
+        raise InputError(f"Index.save got {place}, which is a file; give a folder.")
     make_folder(place)
     searcher = saved.made.searcher
     names = {
@@ -85,6 +84,21 @@ def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
     for name in files.names():
         if name not in kept and _is_ours(name):
             files.delete(name)
+
+
+def place_of(folder: str | os.PathLike[str], *, asked: str) -> Path:
+    """Return a folder of this machine as an absolute path.
+
+    Raises
+    ------
+    InputError
+        For a URL: FAISS and memory maps need files.
+    """
+    if is_url(os.fspath(folder)):
+        raise InputError(
+            f"{asked} got {folder}; give a folder of this machine, and copy it."
+        )
+    return Path(folder).absolute()
 
 
 def load(folder: Path) -> Saved:
@@ -122,14 +136,15 @@ def load(folder: Path) -> Saved:
     return Saved(
         made=Made(
             searcher,
+            choice,
             Effort(**found["effort"]),
             Recall(**found["recall"]),
             float("nan") if speed is None else speed,
         ),
-        choice=choice,
         images=arrays["images"],
         n_neighbors=found["n_neighbors"],
         template=place / names["template"][0] if names["template"] else None,
+        content=found.get("content"),
     )
 
 
@@ -139,12 +154,13 @@ def _manifest(saved: Saved, names: dict[str, list[str]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "embedkit": embedkit.__version__,
-        "choice": asdict(saved.choice),
+        "choice": asdict(made.choice),
         "space": {"metric": space.metric, "scale": space.scale, "reach": space.reach},
         "effort": asdict(made.effort),
         "recall": asdict(made.recall),
         "queries_per_second": None if np.isnan(speed) else speed,
         "n_neighbors": saved.n_neighbors,
+        "content": saved.content,
         "rows": [[each.shape, each.dtype] for each in made.searcher.rows.files],
         "files": names,
     }
@@ -153,7 +169,7 @@ def _manifest(saved: Saved, names: dict[str, list[str]]) -> dict[str, Any]:
 def _read_manifest(place: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((place / _MANIFEST).read_bytes())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise StoreError(
             f"there is no search index at {place}: give the folder that Index.save wrote"
         ) from error

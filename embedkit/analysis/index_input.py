@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from dask.utils import parse_bytes
 
-from embedkit.analysis.frame import check_rows
+from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.ivf_space import Floats, Space
 from embedkit.analysis.merge import Ids
 from embedkit.errors import InputError, did_you_mean
@@ -30,7 +31,13 @@ def asked_ids(q: Queries) -> list[str] | None:
     """
     if isinstance(q, xr.DataArray):
         return None
-    given = [q] if isinstance(q, str) else q
+    given: Any = [q] if isinstance(q, str) else q
+    if not isinstance(given, Collection):
+        return None
+    if isinstance(given, list | tuple) and not given:
+        raise InputError(
+            "search got an empty list of queries; give vectors, or ids of images."
+        )
     if len(given) and all(isinstance(each, str) for each in given):
         return [str(each) for each in given]
     return None
@@ -125,6 +132,12 @@ def ids_of(x: xr.DataArray, *, first: int) -> npt.NDArray[np.str_]:
     return images
 
 
+def content_of(x: xr.DataArray) -> str | None:
+    """Return what a store says of the numbers of a layer, None for other rows."""
+    content = x.attrs.get("content")
+    return None if content is None else str(content)
+
+
 def check_new(images: npt.NDArray[np.str_], there: npt.NDArray[np.str_]) -> None:
     """Raise an InputError for an id that is in the index already."""
     taken = np.flatnonzero(np.isin(images, there))
@@ -157,12 +170,54 @@ def check_reach(rows: Floats, space: Space) -> None:
         )
 
 
-def check_build(recall: float, k: int, *, metric: str, n_images: int) -> None:
+def asked_bytes(limit: int | str) -> int:
+    """Return a memory limit in bytes.
+
+    Parameters
+    ----------
+    limit : int or str
+        Such as ``"2 GiB"``.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InputError
+        For what is no size above 0.
+    """
+    try:
+        if isinstance(limit, str) or whole(limit, asked="", name="") > 0:
+            return int(parse_bytes(limit))
+    except (ValueError, InputError):
+        pass
+    raise InputError(
+        f"build_index got memory_limit={limit!r}; give bytes, or a size like '2 GiB'."
+    )
+
+
+def check_options(*, sharded: Any, seed: Any) -> None:
+    """Raise an InputError for what `sharded` and `seed` cannot be."""
+    if not isinstance(sharded, bool) and sharded != "auto":
+        raise InputError(
+            f"build_index got sharded={sharded!r}; choose 'auto', True or False."
+        )
+    if whole(seed, asked="build_index", name="seed") < 0:
+        raise InputError(f"build_index got seed={seed}; choose 0 or more.")
+
+
+def check_build(recall: Any, k: int, *, metric: str, n_images: int) -> None:
     """Raise an InputError for what no index can be built with."""
-    if not 0 < recall < 1:
+    number = isinstance(recall, int | float | np.floating)
+    if not number or not 0 < recall < 1:
         raise InputError(
             f"build_index got recall={recall}; choose one between 0 and 1, or use "
             "neighbors, which is exact."
+        )
+    if n_images < 2:
+        raise InputError(
+            f"build_index got {n_images} images; give two or more, or none has a neighbor."
         )
     if not 1 <= k < n_images:
         raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import embedkit
 from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.index_build import Made
 from embedkit.analysis.index_change import Home, grown, shrunk
-from embedkit.analysis.index_choice import Choice
 from embedkit.analysis.index_files import Saved, save
 from embedkit.analysis.index_input import (
     Queries,
@@ -24,6 +23,7 @@ from embedkit.analysis.index_input import (
     asked_vectors,
     check_new,
     check_width,
+    content_of,
     ids_of,
     numbers_of,
 )
@@ -53,15 +53,15 @@ class Index:
     def __init__(
         self,
         made: Made,
-        choice: Choice,
         *,
         images: npt.NDArray[np.str_],
         n_neighbors: int,
         home: Home,
         template: Path | None = None,
+        content: str | None = None,
     ) -> None:
-        self._made, self._choice, self._images = made, choice, images
-        self._n_neighbors, self._home = n_neighbors, home
+        self._made, self._choice, self._images = made, made.choice, images
+        self._n_neighbors, self._home, self._content = n_neighbors, home, content
         self._template = template or home.path / "empty.faiss"
         self._rows: dict[str, int] | None = None
 
@@ -190,6 +190,8 @@ class Index:
         template = self._template if self._choice.sharded else None
         searcher = grown(searcher, more, home=self._home, template=template)
         self._images = np.concatenate([self._images, images])
+        if self._content != content_of(x):
+            self._content = None  # of the rows together nobody has said anything
         self._rows, self._made = None, replace(self._made, searcher=searcher)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -212,7 +214,10 @@ class Index:
                 "reached through them; build the index anew without them, or with a "
                 "smaller memory_limit, which gives lists."
             )
-        rows = self._numbers([ids] if isinstance(ids, str) else ids)
+        given = [ids] if isinstance(ids, str) else ids
+        if not isinstance(given, Iterable):
+            raise InputError(f"Index.remove got {ids!r}; give ids of images.")
+        rows = self._numbers(list(given))
         searcher = shrunk(self._made.searcher, rows, home=self._home)
         self._rows, self._made = None, replace(self._made, searcher=searcher)
 
@@ -227,15 +232,15 @@ class Index:
         Raises
         ------
         InputError
-            For a URL.
+            For a URL, or a file.
         """
         save(
             Saved(
                 made=self._made,
-                choice=self._choice,
                 images=self._images,
                 n_neighbors=self._n_neighbors,
                 template=self._template if self._choice.sharded else None,
+                content=self._content,
             ),
             folder,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -17,6 +18,15 @@ from embedkit.retrieval.indexed import index_folder
 if TYPE_CHECKING:
     from embedkit.analysis.pair_distances import Metric
     from embedkit.store.store import Store
+
+
+class _Asked(TypedDict):
+    """What an index is built with, or planned."""
+
+    recall: float
+    n_neighbors: int
+    metric: Metric
+    memory_limit: str | None
 
 
 @click.command(epilog="Example: embedkit index photos.zarr -l layer4 --recall 0.99")
@@ -45,8 +55,12 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where to save it.  [default: photos.index/LAYER beside photos.zarr]",
 )
+@click.option(
+    "--memory-limit", metavar="SIZE", help="What the index may take, such as 2GB."
+)
+@click.option("--dry-run", is_flag=True, help="Tell what it would take; build nothing.")
 @common
-def index(
+def index(  # noqa: PLR0913 - one for each option
     *,
     store: str,
     layer: str | None,
@@ -54,15 +68,25 @@ def index(
     n_neighbors: int,
     metric: Metric,
     out: str | None,
+    memory_limit: str | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Build a search index of a layer of STORE, for ``embedkit search --index``."""
     data = opened(store)
     name = layer_of(data, layer)
     folder = _folder(data, name, out)
-    built = ek.build_index(
-        data[name], recall=recall, n_neighbors=n_neighbors, metric=metric
-    )
+    asked: _Asked = {
+        "recall": recall,
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        plan = ek.build_index(data[name], **asked, plan_only=True)
+        emit(asdict(plan)) if as_json else line(plan.describe())
+        return
+    built = ek.build_index(data[name], **asked)
     built.save(folder)
     if as_json:
         emit(

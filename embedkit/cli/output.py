@@ -88,6 +88,15 @@ def stages(info: Mapping[str, Any]) -> str:
     return f"time in tasks: {turn}{beside}; bottleneck: {info['bottleneck']}"
 
 
+def told_strategy(about: Mapping[str, str]) -> str:
+    """Say in one line how the layers of a network were computed, and why so."""
+    how = {
+        "staged": "each from the raw map before it",
+        "lazy": "each from the images",
+    }[about["strategy"]]
+    return f"layers computed {about['strategy']}, {how}: {about['strategy_why']}"
+
+
 def table(
     rows: Iterable[Sequence[object]], *, columns: Sequence[str], title: str = ""
 ) -> None:

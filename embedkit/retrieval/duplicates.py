@@ -242,6 +242,11 @@ def _exact(
         return found.astype(np.uint64)
     if store is None:
         return None
+    if not isinstance(store, Store):
+        raise InputError(
+            f"duplicates got store of type {type(store).__name__}; give what open_store "
+            "returned."
+        )
     images = store.schema.n_images
     if images != nn.sizes["image"]:
         raise InputError(

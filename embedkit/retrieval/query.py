@@ -149,7 +149,7 @@ def _from_name(store: Store, name: str, policy: str) -> _Asked:
     try:
         return _Asked(name, row=int(store.locate(name)[0]))
     except NotInStore:
-        if "://" in name or Path(name).exists():
+        if "://" in name or (name and Path(name).exists()):
             return _from_file(name, policy)
     ids = [str(each) for each in store.columns()["image"][:_NEAR_IDS].values]
     raise InputError(

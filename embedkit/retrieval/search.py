@@ -142,8 +142,8 @@ def search(  # noqa: PLR0913 - one for each choice
     ------
     InputError
         For what is no query, layer of maps, condition or metric, or a network that is
-        needed and not known; for an index of another metric, layer or images, or one
-        that finds fewer images than were asked for.
+        needed and not known; for an index of another metric, layer or images, of rows
+        that have changed since, or one that finds fewer images than were asked for.
     PlanError
         When all rows are to be looked at and that cannot be done within `memory_limit`.
     StoreError
@@ -162,10 +162,11 @@ def search(  # noqa: PLR0913 - one for each choice
     depend on the chunks.
 
     An index measures the distances of what it finds in float64 and gives them in float32.
-    That it belongs to the layer is told by features, ids, status and two of the rows, so
-    build it anew, or add to it, when the store has changed. A path is opened, and every
-    byte of it checked, at each call: for many searches give what `embedkit.open_index`
-    returns.
+    That it belongs to the layer is told by features, ids, status and the content that the
+    store states; where that has changed since the index was built, because images were
+    added or extracted anew, all rows are compared once, and an index of which any has
+    changed is refused. A path is opened, every byte of it checked, at each call: for many
+    searches give what `embedkit.open_index` returns.
 
     See Also
     --------
@@ -189,6 +190,7 @@ def search(  # noqa: PLR0913 - one for each choice
         opened, x, query, embedder=lambda: embedder_of(opened, name, network=network)
     )
     about: dict[Any, Any] = {"layer": name, "metric": metric}
+    n_neighbors = min(n_neighbors, x.sizes["image"])  # there are no more hits
     if known is not None and mask is None:
         distances, rows = known.nearest(asked, k=n_neighbors)
         about |= {"searched": len(known.index), **known.about()}
@@ -242,6 +244,9 @@ def _columns(x: xr.DataArray, columns: Sequence[str] | None) -> list[str]:
         known = column_names(x)
         return [name for name in _USUAL if name in known]
     asked = [columns] if isinstance(columns, str) else list(columns)
+    for name in asked:
+        if not isinstance(name, str):
+            raise InputError(f"search got column {name!r}; give names of columns.")
     check_columns(x, asked, asked="search")
     return asked
 

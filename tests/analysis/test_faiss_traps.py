@@ -154,6 +154,31 @@ def test_missing_neighbors_are_marked(limit):
     assert (answer["image"].values[missing] == "").all()
 
 
+def test_training_is_quiet_and_takes_rows_from_all_over(capfd):
+    """Trained on the first rows, lists of data sorted by class are nearly all empty."""
+    rng = np.random.default_rng(0)
+    centers = 20 * rng.normal(size=(50, D))
+    rows = (np.repeat(centers, 100, axis=0) + rng.normal(size=(N, D))).astype("f4")
+
+    (held,) = ek.build_index(_array(rows), memory_limit=N * (4 * D + 80)).faiss
+
+    trap = faiss.index_factory(D, f"IVF{held.nlist},Flat")
+    trap.cp.min_points_per_centroid = 1
+    trap.train(rows[:1000])
+    trap.add(rows)
+    assert _largest(trap) > 2 * _largest(held)
+    codes = ek.build_index(_array(rows), memory_limit=100_000, recall=0.5)
+    assert codes.kind == "ivf_pq"
+    assert "clustering" not in capfd.readouterr().err
+
+
+def _largest(index):
+    """Rows in the longest list, beside what an even share is."""
+    lists = index.invlists
+    sizes = [lists.list_size(each) for each in range(lists.nlist)]
+    return max(sizes) / (sum(sizes) / lists.nlist)
+
+
 def test_graphs_do_not_forget():
     """A graph raises an error of its own when rows are removed, or worse."""
     graph = faiss.IndexHNSWFlat(D, 16)

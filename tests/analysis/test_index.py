@@ -1,5 +1,7 @@
 """Search indexes: what they find, how they grow, how they are kept."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import dask
 import numpy as np
 import pytest
@@ -380,6 +382,73 @@ def test_wrong_builds(wrapped):
         PlanError, match=r"memory_limit=1000 bytes .* raise it, or pass"
     ):
         ek.build_index(wrapped, memory_limit=1000, sharded=False)
+
+
+def test_options_that_are_none(wrapped):
+    """Sizes, seeds, recalls and files, each with its message."""
+    for limit in (0, -1, 1.5, True, "much"):
+        with pytest.raises(InputError, match=r"memory_limit=.*; give bytes, or a size"):
+            ek.build_index(wrapped, memory_limit=limit)
+    with pytest.raises(InputError, match="sharded='no'; choose 'auto', True or Fal"):
+        ek.build_index(wrapped, sharded="no")
+    with pytest.raises(InputError, match="seed=-1; choose 0 or more"):
+        ek.build_index(wrapped, seed=-1)
+    with pytest.raises(InputError, match="recall=much; choose one between 0 and 1"):
+        ek.build_index(wrapped, recall="much")
+    with pytest.raises(InputError, match="got 1 images; give two or more"):
+        ek.build_index(wrapped[:1])
+
+
+def test_questions_that_are_none(built, wrapped, tmp_path):
+    """Nothing, numbers for ids, files for folders."""
+    index = ek.build_index(wrapped[:100])
+
+    with pytest.raises(InputError, match="empty list of queries; give vectors"):
+        index.search([])
+    with pytest.raises(InputError, match=r"array of shape \(\) and object; give one"):
+        index.search(None)
+    with pytest.raises(InputError, match="remove got 5; give ids of images"):
+        index.remove(5)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="file, which is a file; give a folder"):
+        index.save(tmp_path / "file")
+    with pytest.raises(StoreError, match=r"no search index at .*file: give the folder"):
+        ek.open_index(tmp_path / "file")
+    with pytest.raises(InputError, match="open_index got s3://b/i; give a folder"):
+        ek.open_index("s3://b/i")
+    assert index.search(np.zeros((0, D))).sizes["query"] == 0
+
+
+@pytest.mark.parametrize("limit", [None, 100 * N, 10_000])
+@pytest.mark.parametrize("count", [0, 30])
+def test_where_few_rows_can_be_found_they_are_compared(limit, count):
+    """Nearly all images are unreadable, or zero under cosine: no structure is needed."""
+    rows = np.full((N, 4), np.nan, np.float32)
+    rows[100 : 100 + count] = np.random.default_rng(0).normal(size=(count, 4))
+    x = xr.DataArray(rows, dims=("image", "feature"))
+
+    index = ek.build_index(x, memory_limit=limit)
+    blank = ek.build_index(0 * x.fillna(0), metric="cosine", memory_limit=limit)
+
+    found = index.search(np.zeros(4), 40)["indices"].values[0]
+    exact = np.argsort(np.linalg.norm(rows[100 : 100 + count], axis=1)) + 100
+    assert index.kind == blank.kind == "flat"
+    assert found.tolist() == exact.tolist() + [-1] * (40 - count)
+    assert blank.search(np.ones(4), 3)["indices"].values.tolist() == [[0, 1, 2]]
+
+
+def test_threads_share_an_index(built, wrapped):
+    """How hard one of them tries is nothing to another."""
+    index = built("hnsw")
+    queries = wrapped.values[1000:1100]
+    alone = {k: index.search(queries, k)["indices"].values for k in (3, 400)}
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [3, 400] * 6
+        found = pool.map(lambda k: index.search(queries, k)["indices"].values, asked)
+        pairs = list(zip(asked, found, strict=True))
+
+    assert all((got == alone[k]).all() for k, got in pairs)
 
 
 def test_integers_are_vectors(built):

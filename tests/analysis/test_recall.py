@@ -11,6 +11,7 @@ from embedkit.analysis.recall import (
     estimate,
     found_shares,
     near_shares,
+    provable,
     spread_sample,
 )
 
@@ -34,6 +35,14 @@ def test_no_miss_is_no_proof():
     assert few.value == few.high == 1
     assert few.low == pytest.approx(0.025 ** (1 / 100), abs=1e-6)
     assert few.low < many.low < 1
+
+
+def test_what_a_check_can_show():
+    """Of many rows not all; of as few as the check itself, anything."""
+    assert provable(0.9992, population=10**9)
+    assert not provable(0.9993, population=10**9)
+    assert not provable(0.99999, population=6000)
+    assert provable(0.99999, population=5000)
 
 
 def test_a_whole_population_is_known():
@@ -96,3 +105,19 @@ def test_samples_are_distinct_and_from_everywhere(n, count, seed):
     if 0 < count <= n:
         assert found[0] < 3 * -(-n // count)
         assert found[-1] >= 3 * (n - -(-n // count))
+
+
+def test_a_change_that_was_not_measured_widens_the_interval():
+    """It moves the mean by its own, and its scatter counts."""
+    rng = np.random.default_rng(0)
+    shares = rng.choice([0.9, 1.0], 500)
+    change = rng.normal(-0.01, 0.1, 500)
+
+    found = estimate(shares, population=10**9, change=change)
+    plain = estimate(shares, population=10**9)
+    moved = estimate(shares, population=10**9, change=-0.01)
+
+    assert found.value == pytest.approx((shares + change).mean())
+    assert found.high - found.low > 1.5 * (plain.high - plain.low)
+    assert moved.value == pytest.approx(plain.value - 0.01)
+    assert estimate(np.ones(9), population=10**9, change=0.1).value == 1

@@ -24,6 +24,18 @@ def test_an_index_is_built_and_saved_beside_the_store(run, store):
     assert (told["n_images"], told["n_neighbors"], told["recall"]) == (99, 5, 1.0)
 
 
+def test_a_plan_is_told_and_nothing_built(run, store):
+    """In words or as a document; what is no size is refused."""
+    text = run("index", store, "--dry-run").out
+    told = run("index", store, "--dry-run", "--memory-limit", "1MB", "--json").json
+
+    assert text.startswith("flat of 0 B over 100 images of 10 features, exact: 3 tasks")
+    assert (told["kind"], told["n_images"]) == ("flat", 100)
+    assert not store.with_name("digits.index").exists()
+    said = run("index", store, "--memory-limit", "much", expect=1).err
+    assert "memory_limit='much'; give bytes" in said
+
+
 def test_search_asks_the_index(run, store, some, tmp_path):
     """Its metric holds, its recall is said, and the hits are those of the scan."""
     out = tmp_path / "mine"

@@ -180,3 +180,11 @@ def test_copies_that_were_planted_are_found_as_leaks(shared_data, tmp_path):
     (pair,) = found.attrs["leaks"]
     assert pair["splits"] == ["test", "train"]
     assert pair["groups"] >= 22
+
+
+def test_a_store_is_one_that_is_open(nn, path):
+    """A path is none."""
+    with pytest.raises(
+        InputError, match=r"store of type \w+; give what open_store ret"
+    ):
+        ek.duplicates(nn, threshold=1, store=str(path))

@@ -258,3 +258,18 @@ def test_rows_that_are_not_written_yet_are_not_found(store, monkeypatch):
     found = ek.search(store, "1/12", layer="stage3", n_neighbors=99)
 
     assert len(found) == 28
+
+
+def test_more_hits_than_there_can_be(store):
+    """Any number may be asked for; no memory is taken for what is not there."""
+    found = ek.search(store, "8/85", layer="stage3", n_neighbors=10**12)
+
+    assert len(found) == 98
+
+
+def test_names_that_are_none(store):
+    """An empty query is no folder, a number no column."""
+    with pytest.raises(InputError, match=r"neither an image '' in .* nor a file of"):
+        ek.search(store, "", layer="stage3")
+    with pytest.raises(InputError, match="got column 1; give names of columns"):
+        ek.search(store, "8/85", layer="stage3", columns=[1])

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from embedkit.analysis.project import project
     from embedkit.deploy.connect import connect
     from embedkit.extraction.driver import extract
+    from embedkit.extraction.planned import plan
     from embedkit.extraction.verify import verify
     from embedkit.images.imageset import ImageSet
     from embedkit.images.open import open_images
     from embedkit.networks.load import load_network
     from embedkit.networks.network import Network
+    from embedkit.planning.plan import Plan
     from embedkit.retrieval.control import duplicate_threshold
     from embedkit.retrieval.duplicates import duplicates
     from embedkit.retrieval.search import search
@@ -38,6 +40,7 @@ _HOME = {
     "ImageSet": "embedkit.images.imageset",
     "Index": "embedkit.analysis.index_object",
     "Network": "embedkit.networks.network",
+    "Plan": "embedkit.planning.plan",
     "Store": "embedkit.store.store",
     "adjacency": "embedkit.analysis.graph",
     "adjusted_rand": "embedkit.analysis.agreement",
@@ -58,6 +61,7 @@ _HOME = {
     "open_index": "embedkit.analysis.index",
     "open_store": "embedkit.store.store",
     "pl": "embedkit.view",
+    "plan": "embedkit.extraction.planned",
     "probe": "embedkit.analysis.probe",
     "project": "embedkit.analysis.project",
     "search": "embedkit.retrieval.search",
@@ -68,6 +72,7 @@ __all__ = [
     "ImageSet",
     "Index",
     "Network",
+    "Plan",
     "Store",
     "adjacency",
     "adjusted_rand",
@@ -88,6 +93,7 @@ __all__ = [
     "open_index",
     "open_store",
     "pl",
+    "plan",
     "probe",
     "project",
     "search",

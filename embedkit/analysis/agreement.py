@@ -2,21 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from itertools import pairwise
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
 
 from embedkit.analysis.frame import check_same_images, check_variables
+from embedkit.analysis.planned import planned
 from embedkit.analysis.rows import missing
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import NEIGHBOR_ACCURACY
+from embedkit.planning.analysis_plan import AnalysisPlan
 
 LabelsLike: TypeAlias = xr.DataArray | npt.ArrayLike
 
 
-def neighbor_accuracy(nn: xr.Dataset, labels: LabelsLike) -> float:
+@overload
+def neighbor_accuracy(
+    nn: xr.Dataset,
+    labels: LabelsLike,
+    *,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> float: ...
+
+
+@overload
+def neighbor_accuracy(
+    nn: xr.Dataset,
+    labels: LabelsLike,
+    *,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
+
+
+def neighbor_accuracy(
+    nn: xr.Dataset,
+    labels: LabelsLike,
+    *,
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> float | AnalysisPlan:
     """Score how often the neighbors of an image outvote to its own label.
 
     Parameters
@@ -27,18 +59,26 @@ def neighbor_accuracy(nn: xr.Dataset, labels: LabelsLike) -> float:
     labels : DataArray or array_like, shape (N,)
         Label of each image. Missing ones (None, NaN, an empty string) neither vote nor
         are scored.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     float
         Share of labelled images with a labelled neighbor whose majority of neighbors has
         their label; of equally frequent labels, that of the nearest wins. NaN if there is
-        no such image.
+        no such image. Computed now, some rows a task. With `plan_only` an
+        `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         If there is not one label for each image, or the ids of the images differ.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     References
     ----------
@@ -46,18 +86,43 @@ def neighbor_accuracy(nn: xr.Dataset, labels: LabelsLike) -> float:
     """
     check_variables(nn, asked="neighbor_accuracy", names=("indices",))
     check_same_images(nn, labels, asked="neighbor_accuracy")
-    indices = np.asarray(nn["indices"].values)
-    codes = _codes(labels, len(indices), asked="neighbor_accuracy")
-    votes = np.append(codes, -1)[indices]  # (N, K); index -1 reads the appended -1
-    scored = (codes >= 0) & (votes >= 0).any(axis=1)
-    if not scored.any():
-        return float("nan")
+    n_images, width = nn["indices"].shape
+    plan = planned(
+        NEIGHBOR_ACCURACY, n_images=n_images, width=width, memory_limit=memory_limit
+    )
+    if plan_only:
+        return plan
+    codes = _codes(labels, n_images, asked="neighbor_accuracy")
+    indices = nn["indices"].chunk(image=plan.rows_per_task, neighbor=-1).data
+    shared, edges = delayed(codes), np.cumsum([0, *indices.chunks[0]]).tolist()
+    tasks = [
+        delayed(_votes)(block, shared, start, stop)
+        for block, (start, stop) in zip(
+            indices.to_delayed().ravel(), pairwise(edges), strict=True
+        )
+    ]
+    counts = np.sum([(0, 0), *compute(*tasks)], axis=0)
+    return float(counts[0] / counts[1]) if counts[1] else float("nan")
+
+
+def _votes(
+    indices: npt.NDArray[np.int64], codes: npt.NDArray[np.int64], start: int, stop: int
+) -> tuple[int, int]:
+    """Count the images of rows `start` to `stop` that are outvoted to their label.
+
+    Returns
+    -------
+    right, scored : int
+    """
+    votes = np.append(codes, -1)[indices]  # (n, K); index -1 reads the appended -1
+    own = codes[start:stop]
+    scored = (own >= 0) & (votes >= 0).any(axis=1)
     support = sum(
         (votes == votes[:, [slot]]) & (votes >= 0) for slot in range(votes.shape[1])
-    )  # (N, K): how many slots share the label of this one
+    )  # (n, K): how many slots share the label of this one
     winner = np.argmax(support, axis=1)  # the first of the best is the nearest
     elected = votes[np.arange(len(votes)), winner]
-    return float(np.mean(elected[scored] == codes[scored]))
+    return int(np.sum(elected[scored] == own[scored])), int(scored.sum())
 
 
 def adjusted_rand(

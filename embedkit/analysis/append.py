@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,41 @@ from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
 from embedkit.analysis.pair_distances import Floats, Metric
+from embedkit.analysis.planned import planned
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.subset_search import ranked, search_subset
 from embedkit.analysis.truth import true_neighbors
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import append_neighbors_model
+from embedkit.planning.analysis_plan import AnalysisPlan
 
 _NEW = 4096  # new rows searched for together
 _TASK = 2**23  # entries of old rows per task
+
+
+@overload
+def append_neighbors(
+    nn: xr.Dataset,
+    x: xr.DataArray,
+    *,
+    new: xr.DataArray,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def append_neighbors(
+    nn: xr.Dataset,
+    x: xr.DataArray,
+    *,
+    new: xr.DataArray,
+    scratch: str | Path | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
 
 
 def append_neighbors(
@@ -38,7 +65,9 @@ def append_neighbors(
     *,
     new: xr.DataArray,
     scratch: str | Path | None = None,
-) -> xr.Dataset:
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | AnalysisPlan:
     """Add images to exact neighbors: the answer of a new search, for less work.
 
     The new rows are searched for among all rows, and the old rows among the new ones
@@ -55,24 +84,37 @@ def append_neighbors(
     scratch : str or Path, optional
         A folder that all workers reach, with room for all rows. By default a temporary
         folder of this machine.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     Dataset, dims (image, neighbor)
         ``indices`` and ``distances`` byte for byte as `neighbors` finds them for the old
         rows followed by the new ones, in memory. ``certified`` bool (image) is False
-        where an image has no neighbors.
+        where an image has no neighbors. With `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         When `nn` is not exact or not of `x`, as its ids or its distances tell, or
         features or ids do not fit.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     See Also
     --------
     embedkit.neighbors : The search that this goes on with.
     """
+    check_variables(nn, asked="append_neighbors", names=["indices", "distances"])
+    for each in (x, new):
+        check_rows(each, asked="append_neighbors", dims=("feature", "axis"))
+    plan = _plan(x, new, int(nn.sizes["neighbor"]), memory_limit)
+    if plan_only:
+        return plan
     k, both = _checked(nn, x, new)
     metric = nn.attrs["metric"]
     first = x.sizes["image"]
@@ -187,6 +229,25 @@ def _taker(rows: Spool, wanted: Ids) -> Callable[[Ids], Floats]:
     return lambda ids: read[np.searchsorted(distinct, ids)]
 
 
+def _plan(
+    x: xr.DataArray, new: xr.DataArray, k: int, memory_limit: int | str | None
+) -> AnalysisPlan:
+    n_images, features = x.sizes["image"] + new.sizes["image"], x.shape[1]
+    rows = min(n_images, max(1, _TASK // max(1, features)))
+    return planned(
+        append_neighbors_model(
+            n_neighbors=k,
+            blocks=-(-n_images // max(1, rows)),
+            itemsize=x.dtype.itemsize,
+        ),
+        n_images=n_images,
+        width=features,
+        itemsize=x.dtype.itemsize,
+        rows=rows,
+        memory_limit=memory_limit,
+    )
+
+
 def _made(scratch: str | Path | None) -> Path | None:
     if scratch is None:
         return None
@@ -198,9 +259,6 @@ def _checked(
     nn: xr.Dataset, x: xr.DataArray, new: xr.DataArray
 ) -> tuple[int, xr.DataArray]:
     """Return how many neighbors there are, and all rows."""
-    check_variables(nn, asked="append_neighbors", names=["indices", "distances"])
-    for rows in (x, new):
-        check_rows(rows, asked="append_neighbors", dims=("feature", "axis"))
     check_same_images(nn, x, asked="append_neighbors")
     if nn.sizes["image"] != x.sizes["image"]:
         raise InputError(

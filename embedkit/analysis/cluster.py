@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,37 @@ from embedkit.analysis.frame import (
     provenance,
     whole,
 )
-from embedkit.analysis.rows import usable_rows
+from embedkit.analysis.planned import planned
+from embedkit.analysis.rows import float64_rows, usable_rows
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import CLUSTER
+from embedkit.planning.analysis_plan import AnalysisPlan
+
+
+@overload
+def cluster(
+    x: xr.DataArray,
+    *,
+    neighbors: xr.Dataset | None = None,
+    min_cluster_size: int = 15,
+    min_samples: int | None = None,
+    metric: Literal["euclidean", "cosine"] | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def cluster(
+    x: xr.DataArray,
+    *,
+    neighbors: xr.Dataset | None = None,
+    min_cluster_size: int = 15,
+    min_samples: int | None = None,
+    metric: Literal["euclidean", "cosine"] | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
 
 
 def cluster(
@@ -26,7 +55,9 @@ def cluster(
     min_cluster_size: int = 15,
     min_samples: int | None = None,
     metric: Literal["euclidean", "cosine"] | None = None,
-) -> xr.Dataset:
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | AnalysisPlan:
     """Find clusters of images by HDBSCAN*, with exact distances.
 
     Parameters
@@ -45,6 +76,11 @@ def cluster(
         their Euclidean distance, which orders pairs of nonzero rows in the same way. A
         zero row stays at zero: at 1 from the others, nearer than orthogonal ones, though
         its cosine to all of them is 0 as well; and zero rows are copies of each other.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
@@ -52,12 +88,15 @@ def cluster(
         ``label`` int64, -1 for noise and for rows left out; ``probability`` float32, the
         strength of membership, 0 for those; ``outlier_score`` float32, GLOSH, near 1 for
         outliers, NaN for rows left out. A coordinate ``label`` of `x` is carried on as
-        ``image_label``. Lazy, one task, which holds all rows of `x` in float64.
+        ``image_label``. Lazy, one task, which holds all rows of `x` in float64. With
+        `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         For parameters out of range, or `neighbors` of other images or another metric.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     References
     ----------
@@ -80,6 +119,15 @@ def cluster(
         "min_cluster_size": min_cluster_size,
         "min_samples": min_samples or min_cluster_size,
     }
+    plan = planned(
+        CLUSTER,
+        n_images=x.sizes["image"],
+        width=x.shape[1],
+        itemsize=x.dtype.itemsize,
+        memory_limit=memory_limit,
+    )
+    if plan_only:
+        return plan
     rows = (x.sizes["image"],)
     results = in_one_task(
         density_clusters,
@@ -125,7 +173,7 @@ def density_clusters(
     if len(kept) < 2:  # nothing to compare with: noise, and no outlier
         outlier[kept] = 0
         return label, probability, outlier
-    rows = x[kept].astype(np.float64)
+    rows = float64_rows(x, kept)
     if metric == "cosine":
         length = np.linalg.norm(rows, axis=1, keepdims=True)
         rows /= np.where(length > 0, length, 1)

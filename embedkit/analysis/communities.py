@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import graspologic_native
 import numpy as np
@@ -18,16 +18,46 @@ from embedkit.analysis.frame import (
     whole,
 )
 from embedkit.analysis.graph import adjacency, to_matrix
+from embedkit.analysis.planned import planned
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import COMMUNITIES
+from embedkit.planning.analysis_plan import AnalysisPlan
 
 Labels = npt.NDArray[np.int64]
 
 _CYCLES = 2  # of moving, refining and aggregating; a third gains < 0.1 % of modularity
 
 
+@overload
 def communities(
-    graph: xr.Dataset, *, resolution: float = 1.0, seed: int = 0
-) -> xr.DataArray:
+    graph: xr.Dataset,
+    *,
+    resolution: float = 1.0,
+    seed: int = 0,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.DataArray: ...
+
+
+@overload
+def communities(
+    graph: xr.Dataset,
+    *,
+    resolution: float = 1.0,
+    seed: int = 0,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
+
+
+def communities(
+    graph: xr.Dataset,
+    *,
+    resolution: float = 1.0,
+    seed: int = 0,
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.DataArray | AnalysisPlan:
     """Partition the neighbor graph into communities by the Leiden algorithm.
 
     Parameters
@@ -38,17 +68,25 @@ def communities(
         Larger gives more, smaller communities; above 0.
     seed : int, default 0
         Equal seeds give equal communities; 0 to 2^63 - 1.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     DataArray ``community`` of int64, dims (image,)
         0 is the largest; equally large ones in the order of their first image. An image
-        without any neighbor, because it could not be read, has -1. Lazy, one task.
+        without any neighbor, because it could not be read, has -1. Lazy, one task, which
+        holds the whole graph. With `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         For a resolution that is not positive, a seed out of range, or not a graph.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     References
     ----------
@@ -63,6 +101,12 @@ def communities(
     seed = whole(seed, asked="communities", name="seed")
     if not 0 <= seed < 2**63:
         raise InputError(f"communities got seed={seed}; choose 0 to 2^63 - 1.")
+    n_images, width = graph["indices"].shape
+    plan = planned(
+        COMMUNITIES, n_images=n_images, width=width, memory_limit=memory_limit
+    )
+    if plan_only:
+        return plan
     (community,) = in_one_task(
         leiden,
         graph["indices"].data,

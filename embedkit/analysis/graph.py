@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
@@ -11,7 +12,10 @@ import xarray as xr
 from dask.base import compute
 
 from embedkit.analysis.frame import check_variables, in_one_task, labelled, provenance
+from embedkit.analysis.planned import planned
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import NEIGHBOR_GRAPH, NEIGHBOR_WEIGHTS
+from embedkit.planning.analysis_plan import AnalysisPlan
 
 Kernel: TypeAlias = Literal["umap", "binary", "similarity"]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -25,7 +29,33 @@ _METRICS: dict[str, tuple[str, ...]] = {
 }
 
 
-def neighbor_graph(nn: xr.Dataset, *, kernel: Kernel = "umap") -> xr.Dataset:
+@overload
+def neighbor_graph(
+    nn: xr.Dataset,
+    *,
+    kernel: Kernel = "umap",
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def neighbor_graph(
+    nn: xr.Dataset,
+    *,
+    kernel: Kernel = "umap",
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
+
+
+def neighbor_graph(
+    nn: xr.Dataset,
+    *,
+    kernel: Kernel = "umap",
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | AnalysisPlan:
     """Weigh the edges between neighbors, symmetrically.
 
     Two images are joined if either is among the neighbors of the other.
@@ -37,18 +67,27 @@ def neighbor_graph(nn: xr.Dataset, *, kernel: Kernel = "umap") -> xr.Dataset:
     kernel : {"umap", "binary", "similarity"}, default "umap"
         Membership strength of the fuzzy union, after a bandwidth of its own for each
         image; 1; or the cosine, 0 where it is negative.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     Dataset, dims (image, neighbor)
         ``indices`` int64 as in `nn`; ``weight`` float32, the weight of the undirected
         edge {i, indices[i, slot]}, at every slot that carries it: an edge that both
-        images list stands twice. 0 where there is no neighbor. Lazy, one task.
+        images list stands twice. 0 where there is no neighbor. Lazy: with
+        ``kernel="umap"`` one task, which holds all lists; else some rows a task.
+        With `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         If `nn` lacks a variable, or was made with a metric that `kernel` cannot weigh.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     References
     ----------
@@ -60,17 +99,46 @@ def neighbor_graph(nn: xr.Dataset, *, kernel: Kernel = "umap") -> xr.Dataset:
     """
     check_variables(nn, asked="neighbor_graph", names=("indices", "distances"))
     _check_kernel(kernel, nn.attrs.get("metric", "euclidean"))
-    shape = nn["indices"].shape
-    arrays = nn["indices"].data, nn["distances"].data
-    (weight,) = in_one_task(
-        slot_weights, *arrays, like=[(shape, np.float32)], kernel=kernel
-    )
+    plan = _plan(nn, kernel, memory_limit)
+    if plan_only:
+        return plan
+    weight = _weights(nn, kernel, rows=plan.rows_per_task)
     dims = ("image", "neighbor")
     return labelled(
         nn,
         {"indices": (dims, nn["indices"].data), "weight": (dims, weight)},
         attrs=provenance(nn, kernel=kernel),
     )
+
+
+def _plan(
+    nn: xr.Dataset, kernel: Kernel, memory_limit: int | str | None
+) -> AnalysisPlan:
+    n_images, width = nn["indices"].shape
+    return planned(
+        NEIGHBOR_GRAPH if kernel == "umap" else NEIGHBOR_WEIGHTS,
+        n_images=n_images,
+        width=width,
+        memory_limit=memory_limit,
+    )
+
+
+def _weights(nn: xr.Dataset, kernel: Kernel, *, rows: int) -> da.Array:
+    """Weigh all slots lazily: each by itself, or all together for UMAP."""
+    arrays = nn["indices"], nn["distances"]
+    if kernel == "umap":
+        like = [(nn["indices"].shape, np.float32)]
+        data = (each.data for each in arrays)
+        return in_one_task(slot_weights, *data, like=like, kernel=kernel)[0]
+    cut = (each.chunk(image=rows, neighbor=-1).data for each in arrays)
+    weighed: da.Array = da.map_blocks(
+        _weights_of, *cut, dtype=np.float32, kernel=kernel
+    )
+    return weighed
+
+
+def _weights_of(indices: Indices, distances: Floats, *, kernel: Kernel) -> Floats:
+    return slot_weights(indices, distances, kernel=kernel)[0]
 
 
 def adjacency(graph: xr.Dataset) -> sp.csr_array:

@@ -14,7 +14,7 @@ from sklearn.metrics import f1_score, mean_absolute_error, r2_score, recall_scor
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from embedkit.analysis.rows import usable_rows
+from embedkit.analysis.rows import float64_rows, usable_rows
 from embedkit.errors import InputError
 from embedkit.quiet import quiet
 
@@ -85,7 +85,8 @@ def score_layer(
     """
     lost = (part >= 0) & ~usable_rows(x)
     used = (part >= 0) & ~lost
-    rows, target, part = x[used].astype(np.float64), target[used], part[used]
+    rows = float64_rows(x, np.flatnonzero(used))
+    target, part = target[used], part[used]
     folds: dict[str, list[float]] = {}
     hits = 0
     for fold in range(n_folds):
@@ -161,12 +162,16 @@ def t_interval(values: list[float], *, confidence: float = 0.95) -> tuple[float,
 
 
 def _fit(rows: Floats, target: npt.NDArray[Any], task: Task) -> tuple[Pipeline, bool]:
-    """Fit, and tell whether the optimiser came to its end."""
+    """Fit, and tell whether the optimiser came to its end.
+
+    The rows are scaled where they are, here and in predictions: nobody needs them again.
+    """
+    scaler = StandardScaler(copy=False)
     if task == "regression":
-        return make_pipeline(StandardScaler(), Ridge()).fit(rows, target), True
+        return make_pipeline(scaler, Ridge(copy_X=False)).fit(rows, target), True
     classifier = LogisticRegression(C=1.0, max_iter=_MAX_ITER)
     with _unconverged:
-        model = make_pipeline(StandardScaler(), classifier).fit(rows, target)
+        model = make_pipeline(scaler, classifier).fit(rows, target)
     return model, bool(classifier.n_iter_.max() < _MAX_ITER)
 
 

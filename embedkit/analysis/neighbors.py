@@ -14,10 +14,9 @@ import xarray as xr
 from embedkit.analysis.approximate import approximate
 from embedkit.analysis.exact_knn import search
 from embedkit.analysis.frame import labelled, provenance
-from embedkit.analysis.machine import machine_for
 from embedkit.analysis.neighbors_input import check_asked
 from embedkit.analysis.pair_distances import Metric
-from embedkit.analysis.recall import EXACT
+from embedkit.analysis.recall import EXACT, MOST_CHECKED, provable
 from embedkit.analysis.scratch import (
     alone_in,
     keep_layout,
@@ -25,6 +24,7 @@ from embedkit.analysis.scratch import (
     scratch_folder,
 )
 from embedkit.analysis.spool import Spool, spool
+from embedkit.analysis.threads import machine
 from embedkit.planning.near import NearPlan, plan_near
 from embedkit.planning.neighbors import (
     Layout,
@@ -98,7 +98,8 @@ def neighbors(
         Share of the neighbors to find. Below 1, and where the exact search takes long,
         the cheapest of three ways is taken (inverted lists, a graph of neighbors of
         neighbors, the exact search), and what it finds is measured on sampled rows; see
-        `embedkit.analysis.approximate.approximate`.
+        `embedkit.analysis.approximate.approximate`. A share so near to 1 that no such
+        check can show it (above .9992 of many rows) is searched for exactly.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same
         call goes on with what an interrupted one has finished, also with other workers,
@@ -143,8 +144,8 @@ def neighbors(
     embedkit.neighbor_graph : The weighted graph of these neighbors.
     """
     n_neighbors = check_asked(x, queries, n_neighbors, metric=metric, recall=recall)
-    asked = _Asked(x, queries, n_neighbors, metric, recall, machine_for(memory_limit))
-    near = asked.near_plan() if recall < 1.0 else None
+    asked = _Asked(x, queries, n_neighbors, metric, recall, machine(memory_limit))
+    near = asked.near_plan()
     plan = near or asked.plan()
     if plan_only:
         return plan
@@ -174,12 +175,21 @@ class _Asked:
             "itemsize": self.x.dtype.itemsize,
         }
 
+    @property
+    def provable(self) -> bool:
+        """Whether a search for less than all can show what it found."""
+        like = self.x if self.queries is None else self.queries
+        rows = like.sizes["image"]
+        return self.recall < 1.0 and provable(self.recall, population=rows)
+
     def plan(self, layout: Layout | None = None) -> NeighborsPlan:
         """Plan the exact search, in tiles that were begun with if there are any."""
         return plan_neighbors(**self.size, machine=self.machine, layout=layout)
 
     def near_plan(self) -> NearPlan | None:
-        """Plan a search for less than all, if that can be cheaper."""
+        """Plan a search for less than all, if that can be shown and be cheaper."""
+        if not self.provable:
+            return None
         return plan_near(
             **self.size,
             recall=self.recall,
@@ -220,20 +230,28 @@ class _Asked:
         return self._labelled(found, plan)
 
     def _labelled(self, found: npt.NDArray[Any], plan: NeighborsPlan) -> xr.Dataset:
-        measured = EXACT.attrs() | {"recall_asked": self.recall}
         attrs = provenance(
             self.x,
             n_neighbors=self.n_neighbors,
             metric=self.metric,
             exact=True,
-            **(measured if self.recall < 1.0 else {}),
             certified=float(found["sure"].mean()),
             threads=plan.threads,
             tile_rows=plan.tile_rows,
             projected_mem=plan.projected_mem,
+            **({} if self.recall == 1.0 else self._exact_after_all()),
         )
         like = self.x if self.queries is None else self.queries
         return labelled(like, _columns(found), attrs=attrs)
+
+    def _exact_after_all(self) -> dict[str, Any]:
+        """Say why a search is exact that was asked for less."""
+        why = (
+            "it takes no longer"
+            if self.provable
+            else f"recall {self.recall} is more than a check of {MOST_CHECKED} rows can show"
+        )
+        return {"recall_asked": self.recall, **EXACT.attrs(), "exact_because": why}
 
 
 def _columns(found: npt.NDArray[Any]) -> dict[str, tuple[tuple[str, ...], Any]]:

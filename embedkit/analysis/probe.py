@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -21,9 +22,49 @@ from embedkit.analysis.linear_probe import (
     t_interval,
     wilson,
 )
+from embedkit.analysis.machine import machine_for
+from embedkit.analysis.planned import planned
+from embedkit.analysis.share import run_limited
 from embedkit.analysis.table import Table, join_table
 from embedkit.analysis.target import Columns, Setup, set_up
+from embedkit.analysis.threads import task_slots
 from embedkit.errors import InputError, did_you_mean
+from embedkit.planning.analysis_models import PROBE
+from embedkit.planning.analysis_plan import AnalysisPlan
+
+
+@overload
+def probe(
+    store: Mapping[str, xr.DataArray],
+    *,
+    target: str,
+    layers: str | Sequence[str] = "*",
+    table: Table | None = None,
+    on: str | None = None,
+    split: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    task: Literal["auto", "classification", "regression"] = "auto",
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def probe(
+    store: Mapping[str, xr.DataArray],
+    *,
+    target: str,
+    layers: str | Sequence[str] = "*",
+    table: Table | None = None,
+    on: str | None = None,
+    split: str | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    task: Literal["auto", "classification", "regression"] = "auto",
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
 
 
 def probe(  # noqa: PLR0913 - each keyword is one independent choice of the study
@@ -37,7 +78,9 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
     folds: int = 5,
     seed: int = 0,
     task: Literal["auto", "classification", "regression"] = "auto",
-) -> xr.Dataset:
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | AnalysisPlan:
     """Train a linear model on each layer and score it on held-out images.
 
     Parameters
@@ -64,6 +107,11 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
     task : {"auto", "classification", "regression"}, default "auto"
         Logistic regression or ridge. Automatic: regression for floating-point targets
         with fractions and more than 20 distinct values.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
@@ -73,13 +121,16 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
         95 % around the accuracy over all held-out images (Wilson), or around the mean R²
         of the folds (Student's t). ``.attrs["best_layer"]`` has the highest mean accuracy
         or R². Computed now, wherever Dask computes: one task per layer, which holds all
-        rows of that layer.
+        rows of that layer in float64, and only so many of them at once as
+        `memory_limit` leaves. With `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         If a layer, column or class is missing, there is too little to train on, or
         `folds` or `seed` is out of range.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     References
     ----------
@@ -87,21 +138,49 @@ def probe(  # noqa: PLR0913 - each keyword is one independent choice of the stud
     probes, section 3.
     """
     folds, seed = _check_counts(folds, seed)
-    first, rows = _rows_of_layers(store, _choose(layers, list(store)))
+    chosen = {n: _as_rows(store[n], n) for n in _choose(layers, list(store))}
+    plan = _plan(chosen, memory_limit)
+    if plan_only:
+        return plan
+    first, rows = _rows_of_layers(chosen)
     columns = Columns(
         first, None if table is None else join_table(table, _ids(first), on=on)
     )
     setup = set_up(
         columns, target=target, split=split, folds=folds, seed=seed, task=task
     )
-    score = delayed(score_layer)
+    score = delayed(run_limited)
+    one = partial(score_layer, n_folds=setup.n_folds, task=setup.task)
     shared = delayed(setup.target), delayed(setup.part)  # sent once, not with each task
-    tasks = [
-        score(data, *shared, n_folds=setup.n_folds, task=setup.task)
-        for data in rows.values()
-    ]
-    results: tuple[LayerScores, ...] = compute(*tasks)
+    slots = task_slots()
+    tasks = [score(slots, one, data, *shared) for data in rows.values()]
+    results = _in_turns(tasks, at_once=plan.at_once)
     return _assemble(list(rows), results, setup).assign_attrs(target=target, seed=seed)
+
+
+def _plan(
+    layers: Mapping[str, xr.DataArray], memory_limit: int | str | None
+) -> AnalysisPlan:
+    """Return the plan for layers of their widths: that of the widest for each."""
+    widest = max(layers.values(), key=lambda x: x.shape[1])
+    return planned(
+        PROBE,
+        n_images=len(widest),
+        width=widest.shape[1],
+        itemsize=widest.dtype.itemsize,
+        studies=len(layers),
+        memory_limit=memory_limit,
+    )
+
+
+def _in_turns(tasks: Sequence[Any], *, at_once: int) -> list[LayerScores]:
+    """Compute tasks, all together where a process has memory for all that it would run.
+
+    Otherwise so many at a time as one process may run: all could meet in the same one.
+    """
+    turn = len(tasks) if at_once >= machine_for(None).slots else at_once
+    starts = range(0, len(tasks), turn)
+    return [one for at in starts for one in compute(*tasks[at : at + turn])]
 
 
 def _choose(layers: str | Sequence[str], names: list[str]) -> list[str]:
@@ -139,17 +218,18 @@ def _ids(x: xr.DataArray) -> pd.Index:
 
 
 def _rows_of_layers(
-    store: Mapping[str, xr.DataArray], names: list[str]
+    layers: dict[str, xr.DataArray],
 ) -> tuple[xr.DataArray, dict[str, Any]]:
     """Return the first layer, and the rows of all, which must be of the same images.
 
     Of the others only the rows are kept: ids that were loaded to compare them can go.
     """
-    first = _as_rows(store[names[0]], names[0])
+    names = list(layers)
+    first = layers.pop(names[0])
     rows = {names[0]: first.data}
     expected: pd.Index | None = None
     for name in names[1:]:
-        x = _as_rows(store[name], name)
+        x = layers.pop(name)
         if not _share_ids(first, x):
             expected = _ids(first) if expected is None else expected
             if not expected.equals(_ids(x)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,36 @@ from embedkit.analysis.frame import (
 )
 from embedkit.analysis.graph import to_matrix
 from embedkit.analysis.layout import initial_layout
+from embedkit.analysis.planned import planned
 from embedkit.errors import InputError
+from embedkit.planning.analysis_models import PROJECT
+from embedkit.planning.analysis_plan import AnalysisPlan
+
+
+@overload
+def project(
+    graph: xr.Dataset,
+    *,
+    min_dist: float = 0.1,
+    spread: float = 1.0,
+    n_epochs: int | None = None,
+    seed: int = 0,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.DataArray: ...
+
+
+@overload
+def project(
+    graph: xr.Dataset,
+    *,
+    min_dist: float = 0.1,
+    spread: float = 1.0,
+    n_epochs: int | None = None,
+    seed: int = 0,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
 
 
 def project(
@@ -27,7 +56,9 @@ def project(
     spread: float = 1.0,
     n_epochs: int | None = None,
     seed: int = 0,
-) -> xr.DataArray:
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.DataArray | AnalysisPlan:
     """Lay the neighbor graph out in the plane by UMAP.
 
     Parameters
@@ -42,17 +73,25 @@ def project(
         Passes over the edges; 500 up to 10 000 images, else 200.
     seed : int, default 0
         Equal seeds give equal maps, on one kind of processor; 0 to 2^32 - 1.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
     DataArray ``map`` of float32, dims (image, axis)
         Coordinate ``axis`` is "x", "y". NaN for an image without neighbors, because it
-        could not be read. Lazy, one task on one thread.
+        could not be read. Lazy, one task on one thread, which holds the whole graph.
+        With `plan_only` an `AnalysisPlan` instead.
 
     Raises
     ------
     InputError
         For parameters out of range, or not a graph.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     References
     ----------
@@ -63,6 +102,10 @@ def project(
     if n_epochs is not None:
         n_epochs = whole(n_epochs, asked="project", name="n_epochs")
     _check_parameters(min_dist, spread, n_epochs, seed)
+    n_images, width = graph["indices"].shape
+    plan = planned(PROJECT, n_images=n_images, width=width, memory_limit=memory_limit)
+    if plan_only:
+        return plan
     parameters: dict[str, Any] = {
         "min_dist": float(min_dist),
         "spread": float(spread),

@@ -11,6 +11,9 @@ from scipy.special import betaincinv
 
 from embedkit.analysis.merge import Float64s, Ids
 
+MOST_CHECKED = 5000
+"""Rows whose exact neighbors an approximate search looks up to measure itself, at most."""
+
 _LEVEL = 0.95
 
 
@@ -104,6 +107,25 @@ def estimate(
     low = betaincinv(hits, trials - hits + 1, tail) if hits else 0.0
     high = betaincinv(hits + 1, trials - hits, 1 - tail) if hits < trials else 1.0
     return Recall(value=p, low=float(low), high=float(high), n_rows=n)
+
+
+def provable(recall: float, *, population: int) -> bool:
+    """Tell whether a check of `MOST_CHECKED` rows without one miss would show a recall.
+
+    Parameters
+    ----------
+    recall : float
+        What was asked for.
+    population : int
+        Rows that are searched for.
+
+    Returns
+    -------
+    bool
+        False where nothing but the exact search can keep what it promises.
+    """
+    perfect = np.ones(min(MOST_CHECKED, population))
+    return estimate(perfect, population=population).low >= recall
 
 
 def found_shares(ids: Ids, truth: Ids) -> Float64s:

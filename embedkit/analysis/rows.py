@@ -33,6 +33,30 @@ def usable_rows(x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     return np.concatenate([np.empty(0, bool), *masks])
 
 
+def float64_rows(
+    x: npt.NDArray[np.floating[Any]], kept: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Take some rows in float64, without a copy of them as they are.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, F), floating
+        One row per image.
+    kept : ndarray of int64, shape (n,)
+        Which rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (n, F)
+        Always a copy.
+    """
+    rows = np.empty((len(kept), x.shape[1]))
+    height = max(1, _BLOCK // max(1, x.shape[1]))
+    for start in range(0, len(kept), height):
+        rows[start : start + height] = x[kept[start : start + height]]
+    return rows
+
+
 def missing(values: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Tell which labels are missing: None, NaN, NaT, NA, or an empty string.
 

@@ -70,7 +70,7 @@ Kind: TypeAlias = Literal["f4", "f8"]
 
 MOST_FEATURES = 2**20  # up to here the share of float32 is small: below 0.08
 MOST_LENGTH = 2.0**510  # twice that has a square in float64
-_MOST_SCALE = 400  # so that squares that underflow unscaled stay below the slack
+_MOST_SCALE = 480  # beyond, what squares lose unscaled would be no slack any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,23 @@ def run_shared(
     """
     slots = task_slots()
     tasks = ((slots, function, *each) for each in arguments)
-    for (_, _, *given), result in run_tasks(_limited, tasks, name=name):
+    for (_, _, *given), result in run_tasks(run_limited, tasks, name=name):
         yield tuple(given), result
 
 
-def _limited(slots: int, function: Callable[..., Any], *arguments: Any) -> Any:
+def run_limited(slots: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on the share of threads that a task has.
+
+    Parameters
+    ----------
+    slots : int
+        Tasks that share the machine.
+    function : callable
+    *arguments
+
+    Returns
+    -------
+    object
+    """
     with limited_threads(slots):
         return function(*arguments)

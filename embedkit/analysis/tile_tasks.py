@@ -24,6 +24,7 @@ from embedkit.analysis.threads import limited_threads
 from embedkit.analysis.tile_candidates import Held, Packed, Sizes, records
 from embedkit.analysis.tile_hits import Bound, Float64s, Room, Scores, best
 from embedkit.files.whole import temporary_file
+from embedkit.planning.neighbors import most_candidates
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Made = TypeVar("Made")
@@ -66,7 +67,7 @@ class Search:
     @property
     def most(self) -> int:
         """Candidates beyond which float32 does not tell them apart."""
-        return 4 * self.need + 256
+        return most_candidates(self.need)
 
     def rows(self, band: int) -> tuple[int, int]:
         """First and last place of a band of the rows that are searched for."""

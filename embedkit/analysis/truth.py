@@ -9,7 +9,7 @@ import numpy as np
 
 from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
-from embedkit.analysis.recall import Recall, estimate, spread_sample
+from embedkit.analysis.recall import MOST_CHECKED, Recall, estimate, spread_sample
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.subset_search import search_subset
@@ -107,7 +107,7 @@ class Truths:
 
 def _truth_rows(recall: float) -> int:
     """How many rows tell `recall` from 1: some tens of misses are to be expected."""
-    return int(np.clip(round(10 / (1 - recall)), 500, 5000))
+    return int(np.clip(round(10 / (1 - recall)), 500, MOST_CHECKED))
 
 
 def true_neighbors(

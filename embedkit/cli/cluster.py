@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -10,6 +10,7 @@ import embedkit as ek
 from embedkit.cli.options import kept, layer_of, layer_option, opened, store_argument
 from embedkit.cli.output import common
 from embedkit.cli.partition import show
+from embedkit.cli.plans import plan_options, show_plans
 
 
 @click.command(
@@ -25,6 +26,7 @@ from embedkit.cli.partition import show
     default="cosine",
     show_default=True,
 )
+@plan_options
 @common
 def cluster(
     *,
@@ -33,22 +35,25 @@ def cluster(
     min_cluster_size: int,
     min_samples: int | None,
     metric: Literal["euclidean", "cosine"],
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Find dense clusters among the images of STORE; -1 is noise."""
     data = opened(store)
     name = layer_of(data, layer)
     result = f"cluster/{name}"
-    found = kept(
-        data,
-        result,
-        lambda: ek.cluster(
-            data[name],
-            min_cluster_size=min_cluster_size,
-            min_samples=min_samples,
-            metric=metric,
-        ),
-    ).compute()
+    asked: dict[str, Any] = {
+        "min_cluster_size": min_cluster_size,
+        "min_samples": min_samples,
+        "metric": metric,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        plan = ek.cluster(data[name], **asked, plan_only=True)
+        show_plans([plan], as_json=as_json)
+        return
+    found = kept(data, result, lambda: ek.cluster(data[name], **asked)).compute()
     show(
         found["label"],
         {"result": result, "layer": name},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,7 @@ from embedkit.cli.options import (
 )
 from embedkit.cli.output import common
 from embedkit.cli.partition import show
+from embedkit.cli.plans import plan_options, planned_graph, show_plans
 
 if TYPE_CHECKING:
     from embedkit.analysis.pair_distances import Metric
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
     help="Higher: more, smaller communities.",
 )
 @click.option("--seed", default=0, show_default=True)
+@plan_options
 @common
-def communities(
+def communities(  # noqa: PLR0913 - every option is an argument
     *,
     store: str,
     layer: str | None,
@@ -45,16 +47,31 @@ def communities(
     metric: Metric,
     resolution: float,
     seed: int,
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Group the images of STORE into communities of their neighbor graph."""
     data = opened(store)
     name = layer_of(data, layer)
-    graph = graph_of(data, name, n_neighbors=n_neighbors, metric=metric)
+    near: dict[str, Any] = {
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "memory_limit": memory_limit,
+    }
+    asked: dict[str, Any] = {
+        "resolution": resolution,
+        "seed": seed,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        graph, plans = planned_graph(data, name, **near)
+        plan = ek.communities(graph, **asked, plan_only=True)
+        show_plans([*plans, plan], as_json=as_json)
+        return
+    graph = graph_of(data, name, **near)
     result = f"communities/{name}"
-    found = kept(
-        data, result, lambda: ek.communities(graph, resolution=resolution, seed=seed)
-    ).compute()
+    found = kept(data, result, lambda: ek.communities(graph, **asked)).compute()
     score = ek.modularity(graph, found["community"], resolution=resolution)
     show(
         found["community"],

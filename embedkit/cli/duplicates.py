@@ -17,6 +17,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line, say, table
+from embedkit.cli.plans import plan_options, planned_neighbors, show_plans
 from embedkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def _threshold(
     "-n", "--network", help="The network, where it is not the one the store names."
 )
 @click.option("--weights", default="default", help="With -n: default, none, or a file.")
+@plan_options
 @common
 def duplicates(  # noqa: PLR0913 - one for each option
     *,
@@ -79,18 +81,34 @@ def duplicates(  # noqa: PLR0913 - one for each option
     metric: Literal["euclidean", "cosine"],
     network: str | None,
     weights: str,
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Group the images of STORE that are one picture and save the groups in it."""
     data = opened(store)
     name = layer_of(data, layer)
-    nn = neighbors_of(data, name, n_neighbors=n_neighbors, metric=metric, recall=1.0)
+    near: dict[str, Any] = {
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "recall": 1.0,
+        "memory_limit": memory_limit,
+    }
+    asked: dict[str, Any] = {
+        "threshold": threshold,
+        "store": data,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        nn, plans = planned_neighbors(data, name, **near)
+        plan = ek.duplicates(nn, **asked, plan_only=True)
+        show_plans([*plans, plan], as_json=as_json)
+        return
+    nn = neighbors_of(data, name, **near)
     net = None
     if network is not None:
         net = ek.load_network(network, weights=weights_of(weights))
-    found = ek.duplicates(
-        nn, threshold=threshold, store=data, split=split, prefer=prefer, network=net
-    )
+    found = ek.duplicates(nn, **asked, split=split, prefer=prefer, network=net)
     result = _saved(data, f"duplicates/{name}", found)
     report = _report(found, layer=name, result=result)
     if as_json:

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import embedkit as ek
-from embedkit.cli.layers import weights_of
+from embedkit.cli.asking import Allowing, Asking, allows, asks
 from embedkit.cli.options import workers
 from embedkit.cli.output import (
     common,
@@ -22,78 +22,34 @@ from embedkit.cli.output import (
     say,
     size,
     stages,
+    told_strategy,
 )
+from embedkit.cli.plan import show
 from embedkit.errors import IncompleteStore
+from embedkit.extraction.planned import NothingToPlan
 
 if TYPE_CHECKING:
-    from embedkit.extraction.decoding import Decode
-    from embedkit.extraction.rounding import Dtype
-    from embedkit.networks.backends import Backend
+    from embedkit.images.imageset import ImageSet
+    from embedkit.networks.network import Network
+    from embedkit.planning.strategy_choice import AskedStrategy
     from embedkit.store.store import Store
 
 
 @click.command(
     epilog="Example: embedkit extract photos -n resnet50 -l stages -o photos.zarr"
 )
-@click.argument("images")
-@click.option(
-    "-n",
-    "--network",
-    "networks",
-    multiple=True,
-    default=("resnet50",),
-    help="May repeat: images are then read once for all.  [default: resnet50]",
-)
-@click.option("--weights", default="default", help="default, none, or a file.")
-@click.option(
-    "-l",
-    "--layers",
-    multiple=True,
-    help="all, blocks, stages, last, a name or a glob; may repeat.  [default: stages]",
-)
-@click.option(
-    "--pool",
-    "pools",
-    multiple=True,
-    help="avg, max, gem, avg2x2, max2x2, cls, tokens_avg, flatten, none or "
-    "'random_projection(64)'; LAYER=POOL for some layers alone.  [default: avg]",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(("float32", "float16")),
-    default="float32",
-    show_default=True,
-    help="What layers are stored as.",
-)
-@click.option(
-    "--backend",
-    default="torch",
-    show_default=True,
-    help="torch, torch_channels_last, torch_fused, openvino, cuda_amp, or auto for the "
-    "fastest that agrees with torch.",
-)
-@click.option(
-    "--decode",
-    type=click.Choice(("exact", "fast")),
-    default="exact",
-    show_default=True,
-    help="fast: large JPEGs no larger than the network needs; says how far off that is.",
-)
+@asks
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
 )
-@click.option("--path-column", help="For tables: the column that holds paths.")
-@click.option("--id-column", help="For tables: the column that holds ids.")
 @click.option(
-    "--image-column", help="For Parquet files: the column that holds the images."
+    "--strategy",
+    type=click.Choice(("auto", "fused", "staged", "lazy")),
+    default="auto",
+    show_default=True,
+    help="Layers in one pass (fused), each from the map before it (staged), or each from "
+    "the images (lazy). The numbers are the same.",
 )
-@click.option("--array", help="For HDF5 and Zarr files: the array of images.")
-@click.option(
-    "--root",
-    type=click.Path(),
-    help="For tables and lists: where relative paths start.",
-)
-@click.option("--batch-size", type=click.IntRange(1), help="Images per forward pass.")
 @click.option(
     "--update",
     is_flag=True,
@@ -110,64 +66,66 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     help="Worker processes; 0 for none.  [default: one per core]",
 )
+@allows
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would be written, needed and taken."
+)
 @common
 def extract(  # noqa: PLR0913 - every option is an argument
     *,
-    images: str,
-    networks: tuple[str, ...],
-    weights: str,
-    layers: tuple[str, ...],
-    pools: tuple[str, ...],
-    dtype: Dtype,
-    backend: Backend,
-    decode: Decode,
+    asking: Asking,
+    allowing: Allowing,
     out: str,
-    path_column: str | None,
-    id_column: str | None,
-    image_column: str | None,
-    array: str | None,
-    root: str | None,
-    batch_size: int | None,
+    strategy: AskedStrategy,
     update: bool,
     add_network: bool,
     n_workers: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Write networks' layers of IMAGES (folder, glob, file, table, shards) into a store.
 
     Run it again to finish what is missing, or with more images or layers to add them.
-    One bad image is one row of NaN with a reason.
+    One bad image is one row of NaN with a reason. What cannot fit is refused before
+    anything is written.
     """
-    found = ek.open_images(
-        images,
-        path_column=path_column,
-        id_column=id_column,
-        image_column=image_column,
-        array=array,
-        root=root,
-    )
-    nets = [ek.load_network(name, weights=weights_of(weights)) for name in networks]
+    if dry_run:
+        show(asking, allowing, n_workers=n_workers, as_json=as_json, path=out)
+        return
+    found = asking.opened()
+    nets = asking.loaded()
     say(repr(found).splitlines()[0])
     began = time.perf_counter()
-    with workers(n_workers), extraction_bar() as show, _retry_told():
+    with workers(n_workers), extraction_bar() as progress, _retry_told():
         store = ek.extract(
             found,
             nets,
             out,
-            layers=wanted(layers),
-            pool=pooled(pools),
-            dtype=dtype,
-            backend=backend,
-            decode=decode,
-            batch_size=batch_size,
+            **asking.arguments,
+            **_planned(asking, allowing, found, nets, out),
+            strategy=strategy,
             update=update,
             add_network=add_network,
-            on_progress=show,
+            on_progress=progress,
         )
     if as_json:
         emit(store.info())
     else:
         report(store, seconds=time.perf_counter() - began)
+
+
+def _planned(
+    asking: Asking, allowing: Allowing, found: ImageSet, nets: list[Network], out: str
+) -> dict[str, Any]:
+    """Return the plan that keeps the limits that were given; none for a finished store."""
+    if not allowing.given:
+        return {}
+    try:
+        made = ek.plan(found, nets, path=out, **asking.arguments, **allowing.given)
+    except NothingToPlan:
+        return {}
+    say(made.describe().partition("\nwritten")[0])
+    return {"plan": made}
 
 
 @contextmanager
@@ -180,27 +138,6 @@ def _retry_told() -> Iterator[None]:
         raise IncompleteStore(f"{error}. Retry: {command}") from error
 
 
-def wanted(layers: tuple[str, ...]) -> str | list[str]:
-    """Return the layers as `embedkit.extract` takes them."""
-    if not layers:
-        return "stages"
-    return layers[0] if len(layers) == 1 else list(layers)
-
-
-def pooled(pools: tuple[str, ...]) -> str | dict[str, str]:
-    """Return ways of pooling as `embedkit.extract` takes them: one, or by layer."""
-    given: dict[str, str] = {}
-    for each in pools:
-        layer, mark, _ = each.partition("(")[0].rpartition("=")
-        key = layer if mark else "*"
-        if key in given:
-            message = f"--pool is given twice for {key!r}: {given[key]!r} and {each!r}"
-            raise click.UsageError(message)
-        given[key] = each[len(layer) + len(mark) :]
-    rest = given.pop("*", "avg")
-    return {**given, "*": rest} if given else rest
-
-
 def report(store: Store, *, seconds: float) -> None:
     """Print what a store holds now and which images it lacks."""
     info = store.info()
@@ -211,6 +148,8 @@ def report(store: Store, *, seconds: float) -> None:
     )
     line(stages(info))
     for about in info["networks"].values():
+        if about.get("strategy"):
+            line(f"{about['network']}: {told_strategy(about)}")
         if about["measured"]:
             line(f"{about['network']}: {about['measured']}")
         if about.get("deviation"):

@@ -17,6 +17,7 @@ from embedkit.errors import EmbedkitError
 COMMANDS = {
     "demo": "Run the whole journey on handwritten digits.",
     "layers": "List the layers of a network: type, shape, size and cost.",
+    "plan": "Say what an extraction would write, need and take.",
     "extract": "Write a network's layers of every image into a store.",
     "info": "Show what a store holds.",
     "verify": "Check a store against its records, recompute rows, repair.",

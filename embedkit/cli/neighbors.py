@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line, table
+from embedkit.cli.plans import plan_options, planned_neighbors, show_plans
 from embedkit.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     help="Share of the neighbors to find; below 1 it is measured.",
 )
 @click.option("--query", help="An image id: print its neighbors.")
+@plan_options
 @common
-def neighbors(
+def neighbors(  # noqa: PLR0913 - every option is an argument
     *,
     store: str,
     layer: str | None,
@@ -48,14 +50,23 @@ def neighbors(
     metric: Metric,
     recall: float,
     query: str | None,
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Find the nearest neighbors of every image of STORE and save them in it."""
     data = opened(store)
     name = layer_of(data, layer)
-    nn = neighbors_of(
-        data, name, n_neighbors=n_neighbors, metric=metric, recall=recall
-    ).compute()
+    asked: dict[str, Any] = {
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "recall": recall,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        show_plans(planned_neighbors(data, name, **asked)[1], as_json=as_json)
+        return
+    nn = neighbors_of(data, name, **asked).compute()
     measured = None if nn.attrs["exact"] else nn.attrs["recall"]
     labels = labels_in(nn)
     report = {

@@ -107,11 +107,30 @@ def neighbors_of(
     n_neighbors: int,
     metric: Metric,
     recall: float | None = None,
+    memory_limit: str | None = None,
 ) -> xr.Dataset:
     """Return the saved neighbors of a layer, or find and save them.
 
     Without a `recall`, saved ones of any are taken, and others are found exactly.
     """
+    asked: dict[str, Any] = {"n_neighbors": n_neighbors, "metric": metric}
+    found = saved_neighbors(store, layer, **asked, recall=recall)
+    if found is not None:
+        return found
+    asked |= {"recall": recall or 1.0, "memory_limit": memory_limit}
+    nn = ek.neighbors(store[layer], **asked)
+    return _kept(store, f"neighbors/{layer}", nn)
+
+
+def saved_neighbors(
+    store: Store,
+    layer: str,
+    *,
+    n_neighbors: int,
+    metric: Metric,
+    recall: float | None = None,
+) -> xr.Dataset | None:
+    """Return the saved neighbors of a layer that answer the question, if there are any."""
     name, x = f"neighbors/{layer}", store[layer]
     wanted = {each: x.attrs[each] for each in ("embedkit", "layer", "content")}
     wanted |= {"n_neighbors": n_neighbors, "metric": metric}
@@ -123,16 +142,22 @@ def neighbors_of(
             if reached < 1:
                 say(f"Taking the saved neighbors, of recall {reached:.3f} or more.")
             return found
-    nn = ek.neighbors(x, n_neighbors=n_neighbors, metric=metric, recall=recall or 1.0)
-    return _kept(store, name, nn)
+    return None
 
 
 def graph_of(
-    store: Store, layer: str, *, n_neighbors: int, metric: Metric
+    store: Store,
+    layer: str,
+    *,
+    n_neighbors: int,
+    metric: Metric,
+    memory_limit: str | None = None,
 ) -> xr.Dataset:
     """Return the weighted graph of a layer's neighbors, lazily."""
-    nn = neighbors_of(store, layer, n_neighbors=n_neighbors, metric=metric)
-    return ek.neighbor_graph(nn)
+    nn = neighbors_of(
+        store, layer, n_neighbors=n_neighbors, metric=metric, memory_limit=memory_limit
+    )
+    return ek.neighbor_graph(nn, memory_limit=memory_limit)
 
 
 def labels_in(result: xr.Dataset) -> xr.DataArray | None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedkit.planning.stages import AHEAD, IN_TURN
+from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     from embedkit.extraction.run import Progress as Extracted
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PLAIN_SECONDS = 10.0
+
+size = told_bytes
 
 
 def common(command: _Command) -> _Command:
@@ -85,6 +88,15 @@ def stages(info: Mapping[str, Any]) -> str:
     return f"time in tasks: {turn}{beside}; bottleneck: {info['bottleneck']}"
 
 
+def told_strategy(about: Mapping[str, str]) -> str:
+    """Say in one line how the layers of a network were computed, and why so."""
+    how = {
+        "staged": "each from the raw map before it",
+        "lazy": "each from the images",
+    }[about["strategy"]]
+    return f"layers computed {about['strategy']}, {how}: {about['strategy_why']}"
+
+
 def table(
     rows: Iterable[Sequence[object]], *, columns: Sequence[str], title: str = ""
 ) -> None:
@@ -98,15 +110,6 @@ def table(
     console = Console()
     wide = Console(width=160) if not console.is_terminal else console
     wide.print(drawn)
-
-
-def size(n_bytes: float) -> str:
-    """Return bytes in binary units, for instance ``1.5 MiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n_bytes) < 1024:
-            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.1f} TiB"
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import embedkit as ek
 from embedkit.cli.options import opened, store_argument
 from embedkit.cli.output import common, emit, line, table
+from embedkit.cli.plans import plan_options, show_plans
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--folds", default=5, show_default=True, type=click.IntRange(2))
 @click.option("--seed", default=0, show_default=True)
+@plan_options
 @common
 def probe(  # noqa: PLR0913 - every option is an argument
     *,
@@ -42,20 +44,26 @@ def probe(  # noqa: PLR0913 - every option is an argument
     layers: str,
     folds: int,
     seed: int,
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Train a linear probe on every layer of STORE and score it on held-out images."""
     data = opened(store)
-    scores = ek.probe(
-        data,
-        target=target,
-        table=table_path,
-        on=on,
-        layers=layers,
-        split=split,
-        folds=folds,
-        seed=seed,
-    )
+    asked: dict[str, Any] = {
+        "target": target,
+        "table": table_path,
+        "on": on,
+        "layers": layers,
+        "split": split,
+        "folds": folds,
+        "seed": seed,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        show_plans([ek.probe(data, **asked, plan_only=True)], as_json=as_json)
+        return
+    scores = ek.probe(data, **asked)
     data.save(f"probe/{target}", scores)
     if as_json:
         emit({"result": f"probe/{target}", **scores.attrs, "layers": rows(scores)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -19,6 +19,7 @@ from embedkit.cli.options import (
     store_argument,
 )
 from embedkit.cli.output import common, emit, line
+from embedkit.cli.plans import plan_options, planned_graph, show_plans
 from embedkit.errors import InputError, SourceError, did_you_mean
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     type=click.Path(),
     help="The picture.  [default: <store>-<layer>.png]",
 )
+@plan_options
 @common
 def project(  # noqa: PLR0913 - every option is an argument
     *,
@@ -64,6 +66,8 @@ def project(  # noqa: PLR0913 - every option is an argument
     color: str | None,
     thumbnails: bool,
     out: str | None,
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Lay the images of STORE out on a map (UMAP), save it and draw it."""
@@ -71,9 +75,24 @@ def project(  # noqa: PLR0913 - every option is an argument
     name = layer_of(data, layer)
     picture = Path(out or f"{Path(store).stem}-{name.replace('/', '-')}.png")
     _check_place(picture)
-    graph = graph_of(data, name, n_neighbors=n_neighbors, metric=metric)
+    near: dict[str, Any] = {
+        "n_neighbors": n_neighbors,
+        "metric": metric,
+        "memory_limit": memory_limit,
+    }
+    asked: dict[str, Any] = {
+        "min_dist": min_dist,
+        "seed": seed,
+        "memory_limit": memory_limit,
+    }
+    if dry_run:
+        graph, plans = planned_graph(data, name, **near)
+        plan = ek.project(graph, **asked, plan_only=True)
+        show_plans([*plans, plan], as_json=as_json)
+        return
+    graph = graph_of(data, name, **near)
     result = f"map/{name}"
-    xy = kept(data, result, lambda: ek.project(graph, min_dist=min_dist, seed=seed))
+    xy = kept(data, result, lambda: ek.project(graph, **asked))
     colors = _colors(data, xy, name, color)
     ek.pl.save_map(
         xy["map"],

@@ -11,6 +11,7 @@ import embedkit as ek
 from embedkit.cli.layers import weights_of
 from embedkit.cli.options import METRICS, layer_of, layer_option, opened, store_argument
 from embedkit.cli.output import common, emit, line, table
+from embedkit.cli.plans import plan_options, show_plans
 from embedkit.errors import EmbedkitError, NotInStore
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     "-n", "--network", help="The network, where it is not the one the store names."
 )
 @click.option("--weights", default="default", help="With -n: default, none, or a file.")
+@plan_options
 @common
 def search(  # noqa: PLR0913 - one for each option
     *,
@@ -61,11 +63,19 @@ def search(  # noqa: PLR0913 - one for each option
     sheet: str | None,
     network: str | None,
     weights: str,
+    dry_run: bool,
+    memory_limit: str | None,
     as_json: bool,
 ) -> None:
     """Find the images of STORE nearest to each QUERY: an image file, a URL, or an id."""
     data, query = opened(store), tuple(dict.fromkeys(query))
     name = layer_of(data, layer)
+    if dry_run:
+        plan = ek.search(
+            data, list(query), layer=name, memory_limit=memory_limit, plan_only=True
+        )
+        show_plans([plan], as_json=as_json)
+        return
     net = None
     if network is not None:
         net = ek.load_network(network, weights=weights_of(weights))
@@ -81,6 +91,7 @@ def search(  # noqa: PLR0913 - one for each option
         index=index,
         columns=shown,
         network=net,
+        memory_limit=memory_limit,
     )
     if sheet is not None and len(found):
         _draw(data, query, found, sheet=sheet, where=where)

@@ -51,13 +51,21 @@ class Turn:
         return Turn(self.job, self.block, self.attempt + 1)
 
 
-def run_blocks(turns: Iterable[Turn]) -> Generator[Outcome, None, None]:
+def run_blocks(
+    turns: Iterable[Turn], *, window: int | None = None, slots: int | None = None
+) -> Generator[Outcome, None, None]:
     """Compute blocks and yield what became of each, in the order in which they end.
 
     Parameters
     ----------
     turns : iterable of Turn
         Consumed as workers become free.
+    window : int, optional
+        Blocks in flight on the whole cluster. By default what is set for a thread
+        (``embedkit.window``), for all threads that there are at the time.
+    slots : int, optional
+        Threads that compute blocks in this process, where there is no client. By
+        default those that Dask takes. Workers of a cluster look at `Job.slots`.
 
     Yields
     ------
@@ -75,17 +83,20 @@ def run_blocks(turns: Iterable[Turn]) -> Generator[Outcome, None, None]:
     try:
         client = get_client()
     except ValueError:  # no client is active
-        return _in_process(iter(turns))
-    return _on_cluster(client, iter(turns))
+        return _in_process(iter(turns), window, slots)
+    return _on_cluster(client, iter(turns), window)
 
 
-def _in_process(turns: Iterator[Turn]) -> Generator[Outcome, None, None]:
+def _in_process(
+    turns: Iterator[Turn], window: int | None, slots: int | None
+) -> Generator[Outcome, None, None]:
     """Run the blocks on Dask's configured scheduler, a window at a time."""
     task = delayed(attempt_block, pure=False)
-    window = settings().window * CPU_COUNT
+    width = window or settings().window * (slots or CPU_COUNT)
+    threads = {} if slots is None else {"num_workers": slots}
     again: deque[Turn] = deque()
-    while batch := _draw(again, turns, window):
-        outcomes = compute(*[task(*_arguments(turn)) for turn in batch])
+    while batch := _draw(again, turns, width):
+        outcomes = compute(*[task(*_arguments(turn)) for turn in batch], **threads)
         for turn, outcome in zip(batch, outcomes, strict=True):
             if _failed(outcome, turn):
                 again.append(turn.again())
@@ -94,9 +105,9 @@ def _in_process(turns: Iterator[Turn]) -> Generator[Outcome, None, None]:
 
 
 def _on_cluster(
-    client: Client, turns: Iterator[Turn]
+    client: Client, turns: Iterator[Turn], window: int | None
 ) -> Generator[Outcome, None, None]:
-    """Keep a bounded window of blocks in flight, as wide as the cluster is now.
+    """Keep a bounded window of blocks in flight, by default as wide as the cluster is.
 
     No task asks for resources: that would switch off the scheduler's queueing, and one
     dying worker would then take the whole window with it.
@@ -107,7 +118,8 @@ def _on_cluster(
 
     def fill() -> None:
         """Workers may have joined: look anew how many there are."""
-        width = settings().window * max(1, sum(client.nthreads().values()))
+        threads = max(1, sum(client.nthreads().values()))
+        width = window or settings().window * threads
         for turn in _draw(again, turns, width - len(in_flight)):
             in_flight[_submit(client, turn, run)] = turn
 

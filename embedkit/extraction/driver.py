@@ -9,32 +9,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from embedkit.config import settings
-from embedkit.errors import CorruptStore, InputError, StoreError
-from embedkit.extraction.asked import (
-    Asked,
-    first_schema,
-    lacking,
-    name_in_store,
-)
-from embedkit.extraction.backend import check_asked
+from embedkit.errors import StoreError
+from embedkit.extraction.asked import Asked, name_in_store
+from embedkit.extraction.by_layer import fill_by_ways
 from embedkit.extraction.changes import (
     apply_changes,
     check_changes,
     digest_of,
     find_changes,
 )
-from embedkit.extraction.decoding import Decode, as_stored, policy_for
-from embedkit.extraction.rounding import Dtype, check_dtype
-from embedkit.extraction.run import Progress, fill, writing
+from embedkit.extraction.decoding import Decode, as_stored
+from embedkit.extraction.drafts import first_schema, lacking
+from embedkit.extraction.followed import PlanChoice, followed, keep_plan
+from embedkit.extraction.rounding import Dtype
+from embedkit.extraction.run import Progress, writing
+from embedkit.extraction.todo import existing
+from embedkit.extraction.understood import understood
 from embedkit.files.files import Files, files_at
 from embedkit.images.imageset import ImageSet
-from embedkit.images.open import open_images
 from embedkit.networks.backends import Backend
 from embedkit.networks.choice import LayerChoice
-from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
+from embedkit.planning.plan import Plan
+from embedkit.planning.strategy_choice import AskedStrategy
 from embedkit.store.blocks import check_shards
 from embedkit.store.create import abandoned, create
 from embedkit.store.layout import add_passes
@@ -58,8 +56,11 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     backend: Backend | Literal["auto"] = "torch",
     decode: Decode = "exact",
     batch_size: int | None = None,
+    strategy: AskedStrategy = "auto",
     update: bool = False,
     add_network: bool = False,
+    plan: PlanChoice = "auto",
+    memory_limit: int | str | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Store:
     """Write a network's activations of every image into a Zarr store.
@@ -112,12 +113,28 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     batch_size : int, optional
         Images per forward pass, default from the settings. It decides the last bits of
         the numbers, so a network keeps the one that its first layers were stored with.
+    strategy : {"auto", "fused", "staged", "lazy"}, default "auto"
+        How several layers are computed: ``"fused"`` in one pass over the images,
+        ``"staged"`` each from the raw map of the one before, which lies in the store's
+        private folder meanwhile, ``"lazy"`` each from the images. The numbers are the
+        same, bit by bit. ``"auto"`` is the cheapest one where a plan has measured, else
+        ``"fused"``; what was begun goes on the way it was begun.
     update : bool, default False
         Whether images that have changed are computed again, and those that are no
         longer among `images` become rows of NaN. Their rows stay where they are.
     add_network : bool, default False
         Whether a store of another network takes this one too. Its layers then stand
         behind its name: ``store["resnet18/layer4"]``.
+    plan : Plan, "auto" or None, default "auto"
+        What `embedkit.plan` returned is followed: its blocks, batches, threads and
+        window. ``"auto"`` makes a plan where the run looks long or memory tight, from
+        what the networks take here, which is measured once; other runs have the batches
+        of the settings and blocks by images and layers alone, as all have with None.
+        Blocks and batches that a store has are kept. The plan is kept beside the data,
+        in ``_embedkit/plans``.
+    memory_limit : int or str, optional
+        For ``plan="auto"``: bytes that a worker may have, or text such as ``"2 GiB"``, by
+        default what the workers have, or this process.
     on_progress : callable, optional
         Called with a `Progress` for every block: on a cluster as it ends, otherwise
         after every few of them.
@@ -132,6 +149,9 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     ------
     InputError, SourceError, NetworkError
         When an argument cannot be used. Nothing is written then.
+    PlanError
+        When what is asked cannot fit into the workers' memory, with three changes with
+        each of which it would. Nothing is written then.
     IdentityMismatch
         When a store at `path` was made from other images, weights or settings.
     IncompleteStore
@@ -146,117 +166,64 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
     A file counts as unchanged while its size and its time of change are the same; where
     one differs, its content decides. The image table follows the one given now.
     """
-    image_set = images if isinstance(images, ImageSet) else open_images(images)
-    nets = _networks(network)
-    check_dtype(dtype)
-    asked_backend = check_asked(backend)
-    size = settings().batch_size if batch_size is None else batch_size
-    if size < 1:
-        message = f"batch_size is {size}: give 1 or more"
-        raise InputError(message)
-    policy = policy_for(decode, nets)
-    looks = []
-    for net in nets:
-        chosen = net.resolve(_layers_of(layers, net.name))
-        asked = Asked(
-            images=image_set,
-            network=net,
-            layers=chosen,
-            pools=net.resolve_pools(pool, chosen),
-            batch_size=size,
-            dtype=dtype,
-            backend=asked_backend,
-            update=update,
-            add_network=add_network or len(nets) > 1,
-            decode=policy,
-        )
-        looks.append(asked)
+    looks = understood(
+        images,
+        network,
+        layers=layers,
+        pool=pool,
+        dtype=dtype,
+        backend=backend,
+        decode=decode,
+        batch_size=batch_size,
+        strategy=strategy,
+        update=update,
+        add_network=add_network,
+    )
     files = files_at(path)
     with writing(files):
-        return _extracted(files, looks, on_progress)
-
-
-def _networks(given: Any) -> list[Network]:
-    """Return networks of different names."""
-    several = given if isinstance(given, list | tuple) else [given]
-    nets = [
-        each if isinstance(each, Network) else load_network(each) for each in several
-    ]
-    names = [net.name for net in nets]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is None and nets:
-        return nets
-    message = (
-        f"two networks are called {twice!r}: name one of them with "
-        "load_network(..., name='…')"
-        if nets
-        else "no network was given: give one, or several in a list"
-    )
-    raise InputError(message)
-
-
-def _layers_of(
-    layers: LayerChoice | Mapping[str, LayerChoice], name: str
-) -> LayerChoice:
-    """Return the layers asked of a network."""
-    if not isinstance(layers, Mapping):
-        return layers
-    if name in layers:
-        return layers[name]
-    message = (
-        f"layers= says nothing of network {name!r}, only of {', '.join(layers)}: add it"
-    )
-    raise InputError(message)
+        store = existing(files)
+        if store is not None:
+            looks = as_stored(store.schema, looks)
+            if _nothing_to_do(store, looks):
+                return store
+        asked, found = followed(
+            looks,
+            store,
+            plan,
+            where=files,
+            memory_limit=memory_limit,
+            batch_size=batch_size,
+        )
+        return _extracted(files, store, asked, found, on_progress)
 
 
 def _extracted(
     files: Files,
+    store: Store | None,
     looks: Sequence[Asked],
+    plan: Plan | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> Store:
-    store = _existing(files)
     if store is None:
-        store = _created(files, looks)
-    looks = as_stored(store.schema, looks)
-    if _nothing_to_do(store, looks):
-        return store
+        looks = as_stored(_created(files, looks).schema, looks)
     with locked(files) as lock:
         store = _in_line(files, looks)
-        networks = {
-            name_in_store(store.schema, asked, where=store.url): asked.network
+        named = {
+            name_in_store(store.schema, asked, where=store.url): asked
             for asked in looks
         }
-        source = looks[0].images.source
-        return fill(store, networks, source, lock=lock, on_progress=on_progress)
-
-
-def _existing(files: Files) -> Store | None:
-    """Open the store, if there is one; refuse anything else that is there."""
-    place = files.for_zarr()
-    if (
-        isinstance(place, str)
-        and Path(place).is_dir()
-        and not any(Path(place).iterdir())
-    ):
-        Path(place).rmdir()  # an empty folder is as good as none
-    if not files.exists("") or abandoned(files):
-        return None
-    try:
-        return Store(files)
-    except CorruptStore:
-        raise
-    except StoreError as error:
-        message = (
-            f"cannot extract into {files.url}, which exists: {error}; or give another "
-            "place"
-        )
-        raise StoreError(message) from error
+        if plan is not None:
+            keep_plan(store, named, plan)
+        return fill_by_ways(store, named, lock=lock, plan=plan, on_progress=on_progress)
 
 
 def _created(files: Files, looks: Sequence[Asked]) -> Store:
     """Create the store; where another process was faster, join that one."""
     schema, images = first_schema(looks, where=files.url), looks[0].images
     table = to_dataset(images.table)
+    place = files.for_zarr()
+    if isinstance(place, str) and Path(place).is_dir():
+        Path(place).rmdir()  # empty: as good as none
     try:
         with _alone(files):
             create(files, schema, table, sizes=images.sizes, mtimes=images.mtimes)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from embedkit.extraction.compute import Given, Look
+from embedkit.extraction.batches import Look
+from embedkit.extraction.compute import Given
+from embedkit.extraction.table_rows import table_rows
 from embedkit.files.files import files_at
 from embedkit.images.source import Source
 from embedkit.networks.backends import check_backend
@@ -27,11 +29,14 @@ class Part:
         Where the network lies.
     start : str, optional
         A stored layer, by the store's name, to compute from instead of from pixels.
+    place : str, optional
+        Where the store with that layer lies, where it is not the one that is written.
     """
 
     identity: str
     network: Spooled
     start: str | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,14 @@ class Job:
         How pixels are read.
     decode_threads : int
         Threads that read and transform ahead of the networks.
+    slots : int, default 0
+        Most blocks that one process computes at once, those of other jobs included; a
+        task waits for its turn. 0 for as many as there are threads.
+    projected_mem : int, default 0
+        Bytes that a worker needs at its peak, as planned; 0 where nothing was planned.
+    n_workers : int, default 1
+        Processes that the blocks are spread over, as far as that is known: it decides
+        how the image table is joined, see `embedkit.planning.table_join`.
     """
 
     store: str
@@ -58,6 +71,9 @@ class Job:
     parts: tuple[Part, ...]
     source: Source
     decode_threads: int
+    slots: int = 0
+    projected_mem: int = 0
+    n_workers: int = 1
 
     @property
     def key(self) -> str:
@@ -83,12 +99,21 @@ def opened(job: Job) -> Given:
         looks=tuple(_look(schema, part) for part in job.parts),
         source=job.source,
         decode_threads=job.decode_threads,
+        table=table_rows(
+            files,
+            job.token,
+            n_images=schema.n_images,
+            block=schema.by_identity(job.parts[0].identity).block,
+            n_workers=job.n_workers,
+        ),
     )
 
 
 def _look(schema: StoreSchema, part: Part) -> Look:
     one, network = schema.by_identity(part.identity), load_spooled(part.network)
-    begin_at = next((spec for spec in schema.layers if spec.name == part.start), None)
+    place = None if part.place is None else files_at(part.place)
+    home = schema if place is None else read_schema(place)
+    begin_at = next((spec for spec in home.layers if spec.name == part.start), None)
     return Look(
         one=one,
         network=network,
@@ -100,4 +125,5 @@ def _look(schema: StoreSchema, part: Part) -> Look:
         ),
         input_shape=network.input_shape if begin_at is None else begin_at.shape,
         start=part.start,
+        place=place,
     )

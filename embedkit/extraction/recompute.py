@@ -75,8 +75,8 @@ def recompute(
     source = decoded_by(source, one.parts["decode"])
     findings: list[Finding] = []
     largest = 0.0
-    for part in _parts(rows, one.batch_size):
-        kept, batch, lost = _inputs(store, one, network, source, part)
+    for part, size in _parts(store, one, rows):
+        kept, batch, lost = _inputs(store, one, network, source, part, size=size)
         findings += lost
         if not len(kept):
             continue
@@ -89,9 +89,27 @@ def recompute(
     return findings, largest
 
 
-def _parts(rows: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+def _parts(
+    store: Store, one: Pass, rows: npt.NDArray[np.int64]
+) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """Yield rows that were computed in batches of one size, at most a batch of them."""
+    sizes = _batch_sizes(store, one, rows)
+    for size in np.unique(sizes)[::-1].tolist():
+        alike = rows[sizes == size]
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size], size
+
+
+def _batch_sizes(
+    store: Store, one: Pass, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the size of the batch that every row was computed in."""
+    sizes = np.full(len(rows), one.batch_size, np.int64)
+    for commit in store.commits(one).values():
+        if commit.halvings:
+            for first, size in commit.batch_sizes(one.batch_size):
+                sizes[(rows >= first) & (rows < commit.stop)] = size
+    return sizes
 
 
 def _inputs(
@@ -100,11 +118,13 @@ def _inputs(
     network: Network,
     source: Source,
     rows: npt.NDArray[np.int64],
+    *,
+    size: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], list[Finding]]:
     """Return the rows whose images are as they were, a full batch of them, the others."""
     uris = arrays.read_text(store.files, "uri", rows=rows)
     contents = arrays.read(store.files, blocks.content_array(one), rows=rows)
-    batch = np.zeros((one.batch_size, *network.input_shape), np.float32)  # B, C, H, W
+    batch = np.zeros((size, *network.input_shape), np.float32)  # B, C, H, W
     kept: list[int] = []
     lost: list[Finding] = []
     for row, uri, content in zip(rows, uris, contents, strict=True):

@@ -14,6 +14,9 @@ from embedkit.config import settings
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
 from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
 from embedkit.extraction.job import Job, Part
+from embedkit.extraction.machines import active_client
+from embedkit.extraction.maps import MAPS
+from embedkit.extraction.selection import Origin, Selection, SelectionIncomplete
 from embedkit.extraction.shortcut import cheaper_start
 from embedkit.extraction.task import BlockLoss
 from embedkit.files.files import Files, files_at
@@ -21,6 +24,7 @@ from embedkit.files.reasons import said
 from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
+from embedkit.planning.plan import Plan
 from embedkit.store.arrays import read, read_text
 from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
 from embedkit.store.blocks import content_array
@@ -97,7 +101,9 @@ def fill(
     source: Source,
     *,
     lock: Lock,
+    plan: Plan | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    only: Selection | None = None,
 ) -> Store:
     """Compute the blocks that a store lacks of some networks, then tidy up.
 
@@ -111,8 +117,13 @@ def fill(
         Of the store's images. Each is read once for all passes with the same blocks.
     lock : Lock
         Of the store.
+    plan : Plan, optional
+        How many blocks are computed at a time, and how many images are read ahead.
     on_progress : callable, optional
         See `extract`.
+    only : Selection, optional
+        Which of the passes, where others are left for later; the store is then not
+        finished, even if it is complete.
 
     Returns
     -------
@@ -125,27 +136,46 @@ def fill(
         When blocks had to be given up.
     """
     files = store.files
-    mine = [one for one in store.schema.passes if one.network in networks]
+    mine = [
+        one
+        for one in store.schema.passes
+        if one.network in networks and (only is None or one.key in only.keys)
+    ]
     if any(len(store.commits(one)) < len(store.schema.grid(one)) for one in mine):
         _check_reach(store)
         store.reopen()
         _clean(files)
-        jobs = Jobs(store, networks, source, lock)
+        jobs = Jobs(store, networks, source, lock, plan=plan, only=only)
         work = _work(store, mine, jobs)
-        _follow(run_blocks(work.turns), work, lock, on_progress)
+        planned = {} if plan is None else _turns(plan)
+        _follow(run_blocks(work.turns, **planned), work, lock, on_progress)
         for one in mine:
             forget(files, one)
-        _spool(store).delete_tree("")
+        if only is None:
+            spool_of(store).delete_tree("")
         _clean(files)
         if work.lost:
-            raise IncompleteStore(_told(store, work.lost))
+            kind = IncompleteStore if only is None else SelectionIncomplete
+            raise kind(_told(store, work.lost))
     for one in mine:
         compact(files, one, store.commits(one))
         if _unread(store, one):
             unseal(files)  # the next call looks whether they can be read by then
-    if store.complete and not store.finished:  # also after a death just before this
+    if only is None and store.complete and not store.finished:
+        for left in (_SPOOL, MAPS):  # also after a death just before this
+            files.delete_tree(left)
         store.finish()
     return store
+
+
+def _turns(plan: Plan) -> dict[str, int]:
+    """Return how a plan wants blocks to take turns.
+
+    Workers may join a cluster after the plan was made, so that the window follows them.
+    """
+    if active_client() is not None:
+        return {"slots": plan.threads}
+    return {"slots": plan.threads, "window": plan.window}
 
 
 def _unread(store: Store, one: Pass) -> bool:
@@ -201,7 +231,7 @@ def _work(store: Store, passes: Sequence[Pass], jobs: Jobs) -> _Work:
         work.total += store.schema.n_images
         work.done += sum(each.stop - each.start for each in commits.values())
         work.failed += sum(len(each.failures) for each in commits.values())
-        lacking = set(range(len(grid))) - commits.keys()
+        lacking = jobs.wanted(range(len(grid))) - commits.keys()
         if lacking:
             todo[one.key] = lacking
     for group, blocks in _shared(passes, todo, jobs):
@@ -219,7 +249,7 @@ def _shared(
     groups: dict[object, list[Pass]] = {}
     for one in (one for one in passes if one.key in todo):
         alike = (one.block, one.parts["decode"])
-        groups.setdefault(one.key if jobs.start(one) else alike, []).append(one)
+        groups.setdefault(one.key if jobs.origin(one) else alike, []).append(one)
     for group in groups.values():
         together: dict[tuple[bool, ...], list[int]] = {}
         for block in sorted(set().union(*(todo[one.key] for one in group))):
@@ -263,47 +293,67 @@ class Jobs:
         Of the images.
     lock : Lock
         Of the store.
+    plan : Plan, optional
+        See `fill`.
+    only : Selection, optional
+        What of the store.
     """
 
     def __init__(
-        self, store: Store, networks: Mapping[str, Network], source: Source, lock: Lock
+        self,
+        store: Store,
+        networks: Mapping[str, Network],
+        source: Source,
+        lock: Lock,
+        *,
+        plan: Plan | None = None,
+        only: Selection | None = None,
     ) -> None:
         self._store, self._networks, self._lock = store, networks, lock
-        self._source = source
-        self._starts: dict[str, str | None] = {}
+        self._source, self._plan, self._only = source, plan, only
+        self._origins: dict[str, Origin | None] = dict(only.origins) if only else {}
 
-    def start(self, one: Pass) -> str | None:
+    def wanted(self, blocks: Collection[int]) -> set[int]:
+        """Return those of some blocks that are to be computed."""
+        chosen = None if self._only is None else self._only.blocks
+        return set(blocks) if chosen is None else set(blocks) & set(chosen)
+
+    def origin(self, one: Pass) -> Origin | None:
         """Return the stored layer from which a pass is computed, if it is cheaper."""
-        if one.key not in self._starts:
+        if one.key not in self._origins:
             network = self._networks[one.network]
             found = cheaper_start(self._store, network, self._decoded(one), one)
-            self._starts[one.key] = found
-        return self._starts[one.key]
+            self._origins[one.key] = None if found is None else Origin(found)
+        return self._origins[one.key]
 
     def of(self, *passes: Pass) -> Job:
         """Return the job of passes that have the same blocks and decode alike."""
-        spool = _spool(self._store)
+        shared, plan = None if self._only is None else self._only.spool, self._plan
+        spool = spool_of(self._store) if shared is None else shared
         return Job(
             store=self._store.url,
             token=self._lock.token,
-            parts=tuple(
-                Part(
-                    one.identity,
-                    self._networks[one.network].spool(spool),
-                    self.start(one),
-                )
-                for one in passes
-            ),
+            parts=tuple(self._part(one, spool) for one in passes),
             source=self._decoded(passes[0]).spooled(spool),
-            decode_threads=settings().decode_threads,
+            decode_threads=plan.decode_threads if plan else settings().decode_threads,
+            slots=plan.threads if plan else 0,
+            projected_mem=plan.projected_mem if plan else 0,
         )
+
+    def _part(self, one: Pass, spool: Files) -> Part:
+        known = {} if self._only is None else self._only.spooled
+        if one.network not in known:  # a large network takes seconds to write
+            known[one.network] = self._networks[one.network].spool(spool)
+        origin = self.origin(one)
+        start, place = (None, None) if origin is None else (origin.layer, origin.place)
+        return Part(one.identity, known[one.network], start, place)
 
     def _decoded(self, one: Pass) -> Source:
         """Return the source as a pass decodes it."""
         return decoded_by(self._source, one.parts["decode"])
 
 
-def _spool(store: Store) -> Files:
+def spool_of(store: Store) -> Files:
     """Return where networks and pixels lie for the length of a run."""
     return files_at(f"{store.url}/{_SPOOL}")
 

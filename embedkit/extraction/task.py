@@ -17,13 +17,14 @@ import numpy.typing as npt
 from embedkit.errors import EmbedkitError, StoreError
 from embedkit.extraction.clock import Clock
 from embedkit.extraction.compute import Computed, compute_block
+from embedkit.extraction.guard import Guard, needed
 from embedkit.extraction.job import Job, layout, opened
-from embedkit.extraction.memory import peak, reset_peak
+from embedkit.extraction.memory import Meter, metered
 from embedkit.extraction.rounding import rounded
+from embedkit.extraction.slots import a_slot
 from embedkit.files.files import Files, files_at
 from embedkit.files.reasons import said
-from embedkit.store.arrays import read_text
-from embedkit.store.attempts import DEATHS, begin, deaths_in, end
+from embedkit.store.attempts import DEATHS, begin, deaths_in, deaths_of_memory, end
 from embedkit.store.blocks import CONTENT, write_block
 from embedkit.store.commits import Commit, read_commit, write_commit
 from embedkit.store.ids import digest
@@ -113,7 +114,8 @@ def attempt_block(job: Job, block: int, number: int = 1) -> BlockReport | BlockL
         alone.
     """
     try:
-        return extract_block(job, block, number=number)
+        with a_slot(job.slots):
+            return extract_block(job, block, number=number)
     except _LeftAloneError as error:
         return BlockLoss(key=job.key, block=block, reason=str(error), final=True)
     except Exception as error:  # noqa: BLE001 - a user's transform may raise anything
@@ -158,11 +160,17 @@ def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
         raise _LeftAloneError(
             f"its worker died {len(fallen)} times: {'; '.join(fallen)}"
         )
+    short = deaths_of_memory(files, first, block) if fallen else 0
     with _writing(files, block):
-        mark = begin(files, first, block)
+        mark = begin(files, first, block, memory=needed(job.token))
     try:
         lacking = _without(job, done)
-        commits = _compute_and_write(lacking, block, number=number + len(fallen))
+        with metered() as meter:
+            guard = Guard(meter, run=job.token, deaths=short)
+            commits = _compute_and_write(
+                lacking, block, meter=meter, guard=guard, number=number + len(fallen)
+            )
+            guard.end(projected=job.projected_mem)
     finally:
         end(files, mark)
     return _report(block, commits)
@@ -187,13 +195,14 @@ def _writing(files: Files, block: int) -> Iterator[None]:
         raise StoreError(message) from error
 
 
-def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
+def _compute_and_write(
+    job: Job, block: int, *, meter: Meter, guard: Guard, number: int
+) -> list[Commit]:
     given, passes = opened(job), layout(job)
     rows = passes[0][1].rows(block)
     clock = Clock()
-    reset_peak()
-    ids = read_text(given.files, "image", rows=rows)
-    computed = compute_block(given, rows, ids, clock=clock)
+    ids = given.table.read("image", rows)
+    computed = compute_block(given, rows, ids, clock=clock, guard=guard)
     _check_lock(given.files, job)
     commits = []
     for look, (one, grid) in zip(given.looks, passes, strict=True):
@@ -201,6 +210,7 @@ def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
         with _writing(given.files, block):
             crc32 = write_block(given.files, one, grid, block, values)
         clock.lap("write", one.key)
+        meter.look()
         commit = Commit(
             block=block,
             identity=one.identity,
@@ -210,11 +220,12 @@ def _compute_and_write(job: Job, block: int, *, number: int) -> list[Commit]:
             failures=computed.failures,
             crc32=crc32,
             seconds=clock.seconds(one.key),
-            peak_mem=peak(),
+            peak_mem=meter.peak,
             backend=look.taps.backend,
             device=look.taps.device,
             attempt=number,
             rounding=lost,
+            halvings=computed.halvings[one.key],
         )
         with _writing(given.files, block):
             write_commit(given.files, one, grid, commit)

@@ -60,12 +60,13 @@ def tap_graph(
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     taps: dict[str, fx.Node] = {}
-    if start is not None:
-        copies[start.node] = graph.placeholder("start")
     for node in traced.module.graph.nodes:
-        if start is not None and node not in start.nodes:
+        if start is not None and node is start.node:
+            copies[node] = graph.placeholder("start")
+        elif start is None or node in start.nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+        else:
             continue
-        copies[node] = graph.node_copy(node, copies.__getitem__)
         layer = traced.names.get(node.name, "")
         if layer in axes:
             arguments = (copies[node], axes[layer])

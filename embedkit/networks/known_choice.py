@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +30,7 @@ from embedkit.networks.backend_choice import (
 from embedkit.networks.backends import BACKENDS
 from embedkit.networks.choice import LayerChoice
 from embedkit.networks.converted import cache_folder
+from embedkit.networks.machine import gpu, processor, version_of
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 
@@ -113,28 +111,12 @@ def _key(
         "pools": network.resolve_pools(pool, layers),
         "batch": list(shape),
         "threads": torch.get_num_threads(),
-        "processor": _processor(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "processor": processor(),
+        "gpu": gpu(),
+        "versions": {name: version_of(name) for name in _PACKAGES},
     }
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """Return what the processor is called, where that can be found out."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
 
 
 def _find(key: str) -> Choice | None:

@@ -242,7 +242,7 @@ class Network(Layered):
         start : str
             The canonical name of a layer.
         layers : str, sequence of str or callable
-            As for `taps`. `start` itself is never possible.
+            As for `taps`. `start` itself is possible: it is pooled as it is given.
 
         Returns
         -------

@@ -48,7 +48,7 @@ def find_start(
     start : str
         The canonical name of a layer.
     layers : iterable of Layer
-        What to compute.
+        What to compute. That layer itself may be among them: it is pooled as it is.
     network : str
         Its name, for messages.
 
@@ -71,7 +71,8 @@ def find_start(
     node, layout = seen.nodes[start], seen.layouts[start]
     if not layout.fits_float32:
         return None
-    nodes = nodes_to_run(node, [seen.nodes[one.name] for one in layers], seen.effects)
+    behind = [seen.nodes[one.name] for one in layers if one.name != start]
+    nodes = nodes_to_run(node, behind, seen.effects)
     if nodes is None:
         return None
     layer = next(layer for layer in seen.layers if layer.name == start)

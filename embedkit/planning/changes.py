@@ -193,6 +193,16 @@ def _with_layers(
     return replace(question, measured=replace(measured, networks=kept))
 
 
+def _other_choices(question: Question) -> Iterator[tuple[str, Question]]:
+    """Yield what would be chosen in place of each choice that was given."""
+    for name in CHOICES:
+        given = getattr(question, name)
+        found = None if given is None else solve(question.with_choice(name, None))
+        if isinstance(found, Solution):
+            value = found.layout.chosen(name)
+            yield f"{name}={value} (now {given})", question.with_choice(name, value)
+
+
 def relaxed(question: Question, found: Solution) -> Iterator[tuple[str, Question]]:
     """Yield what may make a run faster."""
     limit = 2 * found.allowed_mem
@@ -201,9 +211,7 @@ def relaxed(question: Question, found: Solution) -> Iterator[tuple[str, Question
         replace(question, memory_limit=limit, memory=2 * question.memory),
     )
     yield _times_cores(question, 2)
-    for name in CHOICES:
-        if getattr(question, name) is not None:
-            yield f"{name} left to embedkit", question.with_choice(name, None)
+    yield from _other_choices(question)
     twice = 2 * question.decode_threads
     yield f"decode_threads={twice}", replace(question, decode_threads=twice)
     layers = question.measured.layers

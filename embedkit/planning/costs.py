@@ -42,6 +42,16 @@ class Layout:
         """Tasks at a time in all."""
         return self.workers * self.threads
 
+    def chosen(self, name: str) -> int:
+        """Return what was chosen for ``n_workers``, ``threads``, ``batch_size`` or ``block``."""
+        choices = {
+            "n_workers": self.workers,
+            "threads": self.threads,
+            "batch_size": self.batch,
+            "block": self.block,
+        }
+        return choices[name]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from embedkit.errors import InputError
 from embedkit.planning.fit import Line, between, fit_line
 from embedkit.planning.grid import power_of_two_below
 
 FLOAT32 = 4
+FORMAT = 1
 GAIN = 1.05
 """A larger batch has to be faster by so much to be worth its memory (chosen: 5 %)."""
 
@@ -98,6 +103,8 @@ class NetworkMeasurement:
         Floating point operations of one image in the passes that were measured.
     layers : tuple of LayerSize
         Those asked for, in execution order.
+    loading : int
+        Bytes that a process takes besides while it loads it, at the peak.
     """
 
     name: str
@@ -108,6 +115,7 @@ class NetworkMeasurement:
     forward: tuple[Forward, ...]
     flops: int
     layers: tuple[LayerSize, ...]
+    loading: int = 0
 
     @property
     def memory(self) -> Line:
@@ -190,6 +198,46 @@ class Measurement:
         if threads < 1:
             return threads
         return max(1.0, min(threads, between(self.speedup, threads)))
+
+    def to_json(self) -> str:
+        """Return the measurement as one JSON object."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Measurement:
+        """Return the measurement that `to_json` wrote.
+
+        Raises
+        ------
+        InputError
+            When it is no such text, or that of another format.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+            version = found.pop("format")
+            networks = tuple(_network(each) for each in found.pop("networks"))
+            speedup = tuple((int(at), float(x)) for at, x in found.pop("speedup"))
+            measured = cls(**found, networks=networks, speedup=speedup)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            message = (
+                f"this is no measurement ({error}): give what Measurement.to_json wrote"
+            )
+            raise InputError(message) from error
+        if version != FORMAT:
+            message = (
+                f"the measurement has format {version!r} and this embedkit reads "
+                f"{FORMAT}: measure again"
+            )
+            raise InputError(message)
+        return measured
+
+
+def _network(found: Mapping[str, Any]) -> NetworkMeasurement:
+    forward = tuple(Forward(**each) for each in found["forward"])
+    layers = tuple(
+        LayerSize(**{**each, "shape": tuple(each["shape"])}) for each in found["layers"]
+    )
+    return NetworkMeasurement(**{**found, "forward": forward, "layers": layers})
 
 
 def batches(measured: Measurement) -> tuple[int, ...]:

@@ -60,6 +60,9 @@ class MemoryModel:
         Of one image in the buffers of its block: float32 numbers of every layer.
     encoding : int
         Bytes per image of a block while its largest layer is rounded or compressed.
+    loading : int
+        Bytes that are needed besides while a network is loaded, before any image is
+        there: they count as far as they are more than all that comes later.
     """
 
     reserved: int
@@ -69,6 +72,7 @@ class MemoryModel:
     decoding: int
     buffer_bytes: int
     encoding: int
+    loading: int = 0
 
     @classmethod
     def of(cls, measured: Measurement) -> MemoryModel:
@@ -85,6 +89,7 @@ class MemoryModel:
             decoding=measured.decoding,
             buffer_bytes=sum(each.buffer_bytes for each in measured.layers),
             encoding=max((_encoding(each) for each in measured.layers), default=0),
+            loading=max((each.loading for each in measured.networks), default=0),
         )
 
     def parts(
@@ -110,15 +115,20 @@ class MemoryModel:
         """
         # One more is with the network's batch, and one on its way there.
         waiting = min(BATCHES_AHEAD * batch + 2, block)
-        return (
-            Part("Python and libraries", self.reserved),
-            Part("networks", self.networks),
+        working = (
             Part("forward pass", threads * self.forward.at(batch)),
             Part("batch", threads * batch * self.input_bytes),
             Part("images read ahead", threads * waiting * self.input_bytes),
             Part("decoding", threads * decode_threads * self.decoding),
             Part("rows of the block", threads * block * self.buffer_bytes),
             Part("encoding of shards", threads * block * self.encoding),
+        )
+        more = self.loading - sum(part.nbytes for part in working)
+        return (
+            Part("Python and libraries", self.reserved),
+            Part("networks", self.networks),
+            *((Part("loading of networks", more),) if more > 0 else ()),
+            *working,
         )
 
     def projected_mem(

@@ -166,7 +166,7 @@ def plan_neighbors(
     sizes = _layouts(n_images, asked, features, sample, machine.workers)
     for each in sizes if layout is None else [layout]:
         tile, band, sample = each.tile_rows, each.band_rows, each.sample_rows
-        task = _task(tile, band, features, need, n_images, sample)
+        task = _task(tile, band, features, need, n_images)
         projected = fixed + machine.slots * task
         if projected <= machine.memory_limit:
             break
@@ -230,22 +230,28 @@ def _band(asked: int, features: int, tile: int, *, workers: int, single: bool) -
     return tile * max(wide, -(-tiles // MOST_BANDS))
 
 
-def _candidates(n_images: int, need: int, sample: int) -> int:
-    """Return the candidates of a row that the bound lets through, at most about."""
-    if not sample:
-        return 16 * need + 256
-    return 16 + need * (-(-n_images // sample) + 1)
+def most_candidates(need: int) -> int:
+    """Return the candidates of a row beyond which float32 does not tell them apart.
+
+    Parameters
+    ----------
+    need : int
+        Nearest rows that are wanted, itself included where it is among the others.
+
+    Returns
+    -------
+    int
+    """
+    return 4 * need + 256
 
 
-def _task(
-    tile: int, band: int, features: int, need: int, n_images: int, sample: int
-) -> int:
+def _task(tile: int, band: int, features: int, need: int, n_images: int) -> int:
     """Return the bytes of one task: a pair of tiles or candidates of a band."""
     rows = 4 * 4 * tile * (features + 2)  # two tiles, one turned, one being read
     scores = tile * tile * (4 + 1)
-    candidates = band * _candidates(n_images, need, sample) * _RECORD
-    pairs = rows + scores + 3 * candidates
-    finish = 4 * band * (features + 2) + 5 * candidates
+    held = band * 2 * most_candidates(need) * _RECORD  # thinned out when they are more
+    pairs = rows + scores + 4 * held  # both directions, and copies while one is sorted
+    finish = 4 * band * (features + 2) + 8 * n_images + 5 * held
     return max(pairs, finish) + _BLOCKS
 
 
@@ -259,8 +265,9 @@ def _scratch(
 ) -> int:
     """Return the bytes of files: rows twice, candidates, finished bands."""
     rows = (n_images + n_queries) * (features * itemsize + (features + 2) * 4 + 16)
-    candidates = n_images * _candidates(n_images, need, sample) * _RECORD
-    return rows + (candidates if sample else 0) + (n_queries or n_images) * need * 16
+    # What the bound from the sample lets through, about; queries keep none in files.
+    passed = 16 + need * (-(-n_images // sample) + 1) if sample else 0
+    return rows + n_images * passed * _RECORD + (n_queries or n_images) * need * 16
 
 
 def _readable(n_bytes: float) -> str:

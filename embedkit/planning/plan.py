@@ -8,22 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from embedkit.errors import InputError
+from embedkit.planning.described import described
+from embedkit.planning.html import as_html
 from embedkit.planning.measurement import Measurement
 from embedkit.planning.memory import MemoryModel, Part
 from embedkit.planning.question import CHOICES, Question
-from embedkit.planning.remedies import faster, solved
+from embedkit.planning.remedies import WORTH, faster, solved
 from embedkit.planning.solve import Shortfall, Solution, needed_limit, solve
 from embedkit.planning.strategies import Rates
 from embedkit.planning.strategy_choice import choose_strategy
-from embedkit.planning.units import told_bytes, told_count, told_seconds
+from embedkit.planning.units import told_seconds
 from embedkit.planning.written import LayerWritten, count_files, written
 
 FORMAT = 1
 WINDOW = 3
 """Blocks in flight per slot: one runs, the others are there when it ends."""
-
-_NOTICEABLE = 0.97
-"""Lifting a limit has to save three hundredths of the time for it to be what binds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +42,7 @@ class Plan:
     decode_threads : int
         Threads of a task that read ahead.
     window : int
-        Blocks in flight, on all workers together.
+        Blocks in flight, on all these workers together.
     parts : tuple of Part
         What takes memory in a worker; they add up to `projected_mem`.
     allowed_mem : int
@@ -64,7 +63,7 @@ class Plan:
     faster : tuple of str
         What would make it faster, and how much; each was solved.
     files : int
-        Of the finished store.
+        Of the finished store, the plan among them.
     ways : tuple of str
         What the ways to compute the layers would take, a line each: why it is ``fused``.
     """
@@ -99,58 +98,12 @@ class Plan:
         return {layer.name: layer.nbytes for layer in self.layers}
 
     def describe(self) -> str:
-        """Return the plan for people, some twenty lines."""
-        return "\n".join(
-            [
-                self._headline(),
-                *self._layer_lines(),
-                *self._memory_lines(),
-                *self._time(),
-            ]
-        )
+        """Return the plan for people, under thirty lines."""
+        return described(self)
 
-    def _headline(self) -> str:
-        workers = told_count(self.n_workers, "worker")
-        return (
-            f"{told_count(self.n_images, 'image')}, "
-            f"{told_count(len(self.layers), 'layer')}, "
-            f"{told_bytes(sum(self.nbytes.values()))} in "
-            f"{told_count(self.files, 'file')}, {told_seconds(self.seconds)}\n"
-            f"{workers} with {told_count(self.threads, 'thread')}, batches of "
-            f"{self.batch_size}, blocks of {self.block}, {self.window} in flight"
-        )
-
-    def _layer_lines(self) -> list[str]:
-        lines = ["written, uncompressed:"]
-        for layer in self.layers:
-            chunk = " × ".join(map(str, layer.chunk))
-            lines.append(
-                f"  {layer.name}: {told_bytes(layer.nbytes)}, {told_count(layer.files, 'shard')} of "
-                f"{layer.shard[0]} rows, chunks {chunk}"
-            )
-        return lines
-
-    def _memory_lines(self) -> list[str]:
-        return [
-            f"memory of a worker: {told_bytes(self.projected_mem)} projected, "
-            f"{told_bytes(self.needed_mem)} needed, {told_bytes(self.allowed_mem)} there:",
-            *(f"  {part.name}: {told_bytes(part.nbytes)}" for part in self.parts),
-        ]
-
-    def _time(self) -> list[str]:
-        stages = ", ".join(
-            f"{name} {told_seconds(each)}" for name, each in self.stages.items()
-        )
-        lines = [
-            f"seconds of all tasks together: {stages}",
-            f"waits for: {self.waits_for}; bound by: {self.binding}",
-        ]
-        for title, told in (
-            ("faster with:", self.faster),
-            ("ways to compute the layers:", self.ways),
-        ):
-            lines += [title] * bool(told) + [f"  {each}" for each in told]
-        return lines
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: see `embedkit.planning.html.as_html`."""
+        return as_html(self)
 
     def to_json(self) -> str:
         """Return the plan as one JSON object."""
@@ -229,7 +182,8 @@ def make_plan(question: Question) -> Plan:
             f"{each.text}: {told_seconds(each.seconds)}"
             for each in faster(question, found)
         ),
-        files=count_files(
+        files=len(measured.networks)  # a copy of the plan for each pass
+        + count_files(
             measured, n_images=n_images, block=layout.block, columns=question.columns
         ),
         ways=tuple(_ways(measured, n_images=n_images, batch=layout.batch)),
@@ -261,7 +215,7 @@ def _binding(question: Question, found: Solution) -> str:
     }
     seconds = {name: _seconds(each) for name, each in lifted.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    if seconds[best] <= _NOTICEABLE * found.cost.seconds:
+    if seconds[best] <= WORTH * found.cost.seconds:
         return best
     return found.cost.waits_for
 

@@ -1,8 +1,8 @@
 """Three ways to compute several layers, and what each of them takes.
 
 ``fused`` computes all layers in one forward pass and pools them there. ``staged`` computes
-each layer from the stored map of the one before. ``lazy`` begins at the images for every
-layer anew.
+the map of each layer from the stored map of the one before, and pools it from there.
+``lazy`` begins at the images for every layer anew.
 
 References
 ----------
@@ -157,25 +157,25 @@ def _fused(layers: Sequence[LayerSize], rates: Rates) -> StrategyCost:
 
 
 def _staged(layers: Sequence[LayerSize], rates: Rates) -> StrategyCost:
-    """Every layer but the last is written as a map too, and read once.
+    """Every layer but the last is written as a map too, and read twice.
 
-    Where the map is what was asked for, it is written once.
+    Once to be pooled, once for the next layer. Where the map is what was asked for, it
+    is written and read once.
     """
     maps = [each.raw_entries * FLOAT32 for each in layers[:-1]]
     extra = [
         0 if (each.entries, each.itemsize) == (each.raw_entries, FLOAT32) else size
         for size, each in zip(maps, layers[:-1], strict=True)
     ]
-    held = [each.raw_entries * FLOAT32 + each.buffer_bytes for each in layers[:-1]]
     return _priced(
         "staged",
         rates,
         images=1,
         flops=layers[-1].flops,
-        read=sum(maps),
+        read=sum(maps) + sum(extra),
         written=_stored(layers) + sum(extra),
         scratch=_two_neighbours(extra),
-        buffer=max([*held, layers[-1].buffer_bytes]),
+        buffer=max([*maps, *(each.buffer_bytes for each in layers)]),
     )
 
 

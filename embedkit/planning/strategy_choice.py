@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from embedkit.errors import InputError, PlanError, did_you_mean
 from embedkit.planning.measurement import LayerSize
@@ -15,6 +15,8 @@ from embedkit.planning.strategies import (
     strategy_costs,
 )
 from embedkit.planning.units import told_bytes, told_seconds
+
+AskedStrategy: TypeAlias = Strategy | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +38,29 @@ class Choice:
     explanation: str
 
 
+def check_strategy(strategy: str) -> AskedStrategy:
+    """Return what was asked for, if there is such a way.
+
+    Raises
+    ------
+    InputError
+        With the nearest one.
+    """
+    if strategy == "auto" or strategy in get_args(Strategy):
+        return cast(AskedStrategy, strategy)
+    nearest = did_you_mean(str(strategy), [*get_args(Strategy), "auto"])
+    raise InputError(f"layers cannot be computed {strategy!r}. {nearest}")
+
+
 def choose_strategy(
     layers: Sequence[LayerSize],
     rates: Rates,
     *,
     n_images: int,
-    strategy: Strategy | Literal["auto"] = "auto",
+    strategy: AskedStrategy = "auto",
     scratch_limit: int | None = None,
     buffer_limit: int | None = None,
+    impossible: Mapping[Strategy, str] | None = None,
 ) -> Choice:
     """Return the cheapest way that fits, or the one asked for, with its reasons.
 
@@ -61,6 +78,8 @@ def choose_strategy(
         Bytes of disk that maps nobody asked for may take.
     buffer_limit : int, optional
         Bytes that the rows of one image may take in a task.
+    impossible : mapping of str to str, optional
+        Ways that cannot be taken whatever they cost, and why.
 
     Raises
     ------
@@ -69,12 +88,11 @@ def choose_strategy(
     PlanError
         When no way fits, or the one asked for does not.
     """
-    if strategy != "auto" and strategy not in get_args(Strategy):
-        nearest = did_you_mean(str(strategy), [*get_args(Strategy), "auto"])
-        raise InputError(f"layers cannot be computed {strategy!r}. {nearest}")
+    check_strategy(strategy)
     costs = strategy_costs(layers, rates)
     why = {
-        each.strategy: _unfit(each, n_images, scratch_limit, buffer_limit)
+        each.strategy: (impossible or {}).get(each.strategy)
+        or _unfit(each, n_images, scratch_limit, buffer_limit)
         for each in costs
     }
     asked = [each for each in costs if strategy in ("auto", each.strategy)]

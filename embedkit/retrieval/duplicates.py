@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,11 @@ from embedkit.analysis.frame import (
     labelled,
     provenance,
 )
+from embedkit.analysis.planned import planned
 from embedkit.errors import InputError, did_you_mean
 from embedkit.networks.network import Network
+from embedkit.planning.analysis_models import DUPLICATES
+from embedkit.planning.analysis_plan import AnalysisPlan
 from embedkit.retrieval.control import DuplicateThreshold, duplicate_threshold
 from embedkit.store import arrays, blocks
 from embedkit.store.store import Store
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 PerImage: TypeAlias = str | xr.DataArray | npt.ArrayLike
 
 
+@overload
 def duplicates(
     nn: xr.Dataset,
     *,
@@ -39,7 +43,38 @@ def duplicates(
     split: PerImage | None = None,
     prefer: PerImage | None = None,
     network: Network | str | nn.Module | None = None,
-) -> xr.Dataset:
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> xr.Dataset: ...
+
+
+@overload
+def duplicates(
+    nn: xr.Dataset,
+    *,
+    threshold: float | Literal["auto"] | DuplicateThreshold,
+    store: Store | None = None,
+    exact: npt.ArrayLike | None = None,
+    split: PerImage | None = None,
+    prefer: PerImage | None = None,
+    network: Network | str | nn.Module | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
+
+
+def duplicates(  # noqa: PLR0913 - one for each choice
+    nn: xr.Dataset,
+    *,
+    threshold: float | Literal["auto"] | DuplicateThreshold,
+    store: Store | None = None,
+    exact: npt.ArrayLike | None = None,
+    split: PerImage | None = None,
+    prefer: PerImage | None = None,
+    network: Network | str | nn.Module | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> xr.Dataset | AnalysisPlan:
     """Group the images that are one picture.
 
     Two images are duplicates where their distance is at most `threshold`, or where their
@@ -65,6 +100,11 @@ def duplicates(
         The image with the largest value is kept, for instance ``"width"``.
     network : Network, str or nn.Module, optional
         For ``"auto"``, as for `duplicate_threshold`.
+    memory_limit : int or str, optional
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
+        worker has, or half of what is free in this process.
+    plan_only : bool, default False
+        Return the plan and run nothing.
 
     Returns
     -------
@@ -80,13 +120,16 @@ def duplicates(
         ``n_saturated``, the images whose whole list of neighbors is within the threshold:
         where it is not 0, more neighbors may connect more images. ``control``, where the
         threshold was measured, is what `DuplicateThreshold` holds; ``leaks`` lists pairs
-        of splits with the groups that reach both and the images of those in them.
+        of splits with the groups that reach both and the images of those in them. With
+        `plan_only` an `AnalysisPlan` instead: all lists are held at once.
 
     Raises
     ------
     InputError
         For a threshold that is no distance, neighbors by inner product, arrays of another
         length, an unknown coordinate, or ``"auto"`` without a store.
+    PlanError
+        When it cannot be done within `memory_limit`, before anything is computed.
 
     Examples
     --------
@@ -103,6 +146,12 @@ def duplicates(
             "duplicates got neighbors by inner product, which is no distance; find them "
             "with metric='euclidean' or 'cosine'"
         )
+    n_images, width = nn["indices"].shape
+    plan = planned(
+        DUPLICATES, n_images=n_images, width=width, memory_limit=memory_limit
+    )
+    if plan_only:
+        return plan
     measured = _measured(nn, threshold, store=store, network=network)
     limit = _checked(threshold if measured is None else measured.threshold)
     same = _exact(nn, exact, store=store)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,11 @@ import xarray as xr
 
 from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.planned import planned
 from embedkit.errors import InputError, did_you_mean
 from embedkit.networks.network import Network
+from embedkit.planning.analysis_models import search_model
+from embedkit.planning.analysis_plan import AnalysisPlan
 from embedkit.retrieval.columns import ID, check_columns, column_names, values_at
 from embedkit.retrieval.embed import embedder_of
 from embedkit.retrieval.indexed import Fitted, Given, fitted
@@ -29,6 +32,40 @@ if TYPE_CHECKING:
 _USUAL = ("label", "uri")
 
 
+@overload
+def search(
+    store: Store | str | os.PathLike[str],
+    query: Any,
+    *,
+    layer: str | None = None,
+    n_neighbors: int = 10,
+    where: Where | None = None,
+    metric: Metric | None = None,
+    index: Given | None = None,
+    columns: Sequence[str] | None = None,
+    network: Network | str | nn.Module | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[False] = False,
+) -> pd.DataFrame: ...
+
+
+@overload
+def search(
+    store: Store | str | os.PathLike[str],
+    query: Any,
+    *,
+    layer: str | None = None,
+    n_neighbors: int = 10,
+    where: Where | None = None,
+    metric: Metric | None = None,
+    index: Given | None = None,
+    columns: Sequence[str] | None = None,
+    network: Network | str | nn.Module | None = None,
+    memory_limit: int | str | None = None,
+    plan_only: Literal[True],
+) -> AnalysisPlan: ...
+
+
 def search(  # noqa: PLR0913 - one for each choice
     store: Store | str | os.PathLike[str],
     query: Any,
@@ -40,7 +77,9 @@ def search(  # noqa: PLR0913 - one for each choice
     index: Given | None = None,
     columns: Sequence[str] | None = None,
     network: Network | str | nn.Module | None = None,
-) -> pd.DataFrame:
+    memory_limit: int | str | None = None,
+    plan_only: bool = False,
+) -> pd.DataFrame | AnalysisPlan:
     """Find the stored images nearest to an image: exactly, or as an index finds them.
 
     Parameters
@@ -81,6 +120,11 @@ def search(  # noqa: PLR0913 - one for each choice
     network : Network, str or nn.Module, optional
         The network that the store was made with, for images. By default the one that the
         store names is loaded again; a module of your own has to be given.
+    memory_limit : int or str, optional
+        What a process may take where all rows are looked at, such as ``"4GB"``. By
+        default half of what the smallest worker has, or half of what is free here.
+    plan_only : bool, default False
+        Return the plan of a look at all rows and run nothing.
 
     Returns
     -------
@@ -91,7 +135,8 @@ def search(  # noqa: PLR0913 - one for each choice
         ``metric`` and ``searched``, the number of images that passed `where`; with an
         `index` also ``index``, its kind, and ``recall``, ``recall_low``, ``recall_high``
         and ``n_truth`` as measured when it was built, and ``searched`` is how many images
-        it holds. ``index`` is None where a `where` was searched exactly.
+        it holds. ``index`` is None where a `where` was searched exactly. With `plan_only`
+        an `AnalysisPlan` instead.
 
     Raises
     ------
@@ -99,6 +144,8 @@ def search(  # noqa: PLR0913 - one for each choice
         For what is no query, layer of maps, condition or metric, or a network that is
         needed and not known; for an index of another metric, layer or images, of rows
         that have changed since, or one that finds fewer images than were asked for.
+    PlanError
+        When all rows are to be looked at and that cannot be done within `memory_limit`.
     StoreError
         When no index was saved there.
     SourceError
@@ -134,6 +181,10 @@ def search(  # noqa: PLR0913 - one for each choice
     metric = _metric(metric, known)
     shown = _columns(x, columns)
     mask = mask_of(x, where)
+    if plan_only or known is None or mask is not None:
+        plan = _plan(x, memory_limit)
+        if plan_only:
+            return plan
     name = str(x.name)
     asked = queries_of(
         opened, x, query, embedder=lambda: embedder_of(opened, name, network=network)
@@ -162,6 +213,18 @@ def _check_numbers(n_neighbors: Any, metric: str | None) -> int:
         nearest_names = did_you_mean(str(metric), get_args(Metric))
         raise InputError(f"search got metric={metric!r}. {nearest_names}")
     return count
+
+
+def _plan(x: xr.DataArray, memory_limit: int | str | None) -> AnalysisPlan:
+    rows = max(x.chunksizes["image"])
+    return planned(
+        search_model(rows=rows, width=x.shape[1]),
+        n_images=x.sizes["image"],
+        width=x.shape[1],
+        itemsize=x.dtype.itemsize,
+        rows=rows,
+        memory_limit=memory_limit,
+    )
 
 
 def _metric(metric: Metric | None, known: Fitted | None) -> Metric:

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import BloscCodec, ZstdCodec
 from zarr.storage import ObjectStore
 
 from embedkit.errors import StoreError
 from embedkit.files.files import Files
 from embedkit.files.reasons import said
+from embedkit.planning.codecs import USUAL, Codec
 
 Rows: TypeAlias = slice | npt.NDArray[np.int64]
 
@@ -44,6 +45,7 @@ def make(  # noqa: PLR0913 - all that an array is made of
     shards: tuple[int, ...] | None = None,
     dims: Sequence[str] | None = None,
     attributes: Mapping[str, Any] | None = None,
+    codec: Codec = USUAL,
 ) -> None:
     """Make an array, or make it anew where there is one.
 
@@ -58,12 +60,23 @@ def make(  # noqa: PLR0913 - all that an array is made of
         shards=shards,
         dtype=dtype,
         fill_value=fill,
-        compressors=ZstdCodec(level=1),
+        compressors=_compressor(codec),
         dimension_names=dims,
         attributes=None if attributes is None else dict(attributes),
         chunk_key_encoding={"name": "default", "separator": "."},
         overwrite=True,
     )
+
+
+def _compressor(codec: Codec) -> BloscCodec | ZstdCodec | None:
+    """Return what compresses chunks; it is kept with the array, and readers know it."""
+    if codec == "none":
+        return None
+    kind, _, how = codec.partition("-")
+    if kind == "zstd":
+        return ZstdCodec(level=int(how))
+    name: Literal["lz4", "zstd"] = "lz4" if how == "lz4" else "zstd"
+    return BloscCodec(cname=name, clevel=1, shuffle="shuffle")
 
 
 def hide(files: Files, name: str) -> None:

@@ -24,13 +24,32 @@ DEATHS = 3
 for one task, ``distributed.scheduler.allowed-failures``)."""
 
 
-def begin(files: Files, one: Pass, block: int) -> str:
-    """Mark a block as being computed, and return the mark's name."""
+ROOM = 0.6
+"""The share of its memory up to which a worker does not die for want of it: what a plan
+allows, far enough from where Dask stops a worker (0.8) and ends it (0.95)."""
+
+
+def begin(files: Files, one: Pass, block: int, *, memory: float | None = None) -> str:
+    """Mark a block as being computed, and return the mark's name.
+
+    Parameters
+    ----------
+    files : Files
+        The store.
+    one : Pass
+        The pass.
+    block : int
+        Which block.
+    memory : float, optional
+        The share of its memory that this process has needed for the blocks before, where
+        there were any.
+    """
     name = f"{_folder(one)}/{block}.{uuid.uuid4().hex[:12]}"
     mark = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "memory": memory,
     }
     files.write(name, json.dumps(mark).encode())
     return name
@@ -52,6 +71,24 @@ def deaths_in(files: Files, one: Pass, block: int) -> list[str]:
     folder = _folder(one)
     marks = [name for name in _marks(files, one) if _block(name) == block]
     return [_told(files, f"{folder}/{name}") for name in marks]
+
+
+def deaths_of_memory(files: Files, one: Pass, block: int) -> int:
+    """Return how many processes may have died in a block because memory ran short.
+
+    All but those that had needed little of theirs for such blocks before: these were
+    sent away, or fell with their machine.
+    """
+    marks = [name for name in _marks(files, one) if _block(name) == block]
+    return sum(_may_lack_memory(files, f"{_folder(one)}/{name}") for name in marks)
+
+
+def _may_lack_memory(files: Files, name: str) -> bool:
+    try:
+        memory = json.loads(files.read(name)).get("memory")
+    except (OSError, ValueError, AttributeError):
+        return True
+    return not (isinstance(memory, int | float) and memory <= ROOM)
 
 
 def forget(files: Files, one: Pass) -> None:

@@ -10,9 +10,9 @@ small files are slow to list and use up quotas.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from embedkit.files.files import Files
 from embedkit.planning.grid import BlockGrid
@@ -22,6 +22,26 @@ PRIVATE = "_embedkit"
 _COMMITS = f"{PRIVATE}/commits"
 _READERS = 16
 """Threads that read records: an object store answers each one after some 10 ms."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halving:
+    """From where on the batches of a block were smaller than its pass says.
+
+    Parameters
+    ----------
+    row : int
+        The first row of the store that it holds for, up to the next one's or the block's
+        end.
+    batch_size : int
+        Images per forward pass.
+    why : str
+        For people.
+    """
+
+    row: int
+    batch_size: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +77,9 @@ class Commit:
         What executed the network and where, for instance ``torch`` on ``cpu``.
     attempt : int
         How many times the block was begun, this time included.
+    halvings : tuple of Halving
+        Where batches were smaller than the pass says, because memory ran short; in order
+        of rows. Not in the record where there are none.
     """
 
     block: int
@@ -72,10 +95,47 @@ class Commit:
     device: str
     attempt: int
     rounding: Mapping[str, float] = field(default_factory=dict)
+    halvings: tuple[Halving, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the record as one line."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        found = asdict(self)
+        if not self.halvings:
+            del found["halvings"]  # as it was written when there were none
+        return json.dumps(found, sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Commit:
+        """Return the record that `to_json` wrote, whatever later ones have besides.
+
+        Raises
+        ------
+        ValueError, TypeError
+            When it is no such record.
+        """
+        found = json.loads(data)
+        if not isinstance(found, dict):
+            raise TypeError(f"a record is an object, found {type(found).__name__}")
+        known = {name: found[name] for name in _names(cls) if name in found}
+        halvings = tuple(Halving(**each) for each in found.get("halvings", ()))
+        return cls(**{**known, "halvings": halvings})
+
+    def batch_sizes(self, batch_size: int) -> Iterator[tuple[int, int]]:
+        """Yield every batch size that was used, with the first row it was used for.
+
+        Parameters
+        ----------
+        batch_size : int
+            That of the pass.
+        """
+        if not self.halvings or self.halvings[0].row > self.start:
+            yield self.start, batch_size
+        for each in self.halvings:
+            yield each.row, each.batch_size
+
+
+def _names(of: type[Commit]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(of))
 
 
 def write_commit(files: Files, one: Pass, grid: BlockGrid, commit: Commit) -> None:
@@ -176,7 +236,7 @@ def _gathered(files: Files, one: Pass, grid: BlockGrid) -> dict[int, Commit]:
 
 def _valid(data: bytes, one: Pass, grid: BlockGrid) -> Commit | None:
     try:
-        commit = Commit(**json.loads(data))
+        commit = Commit.from_json(data)
         rows = grid.rows(commit.block)
     except (ValueError, TypeError, IndexError):
         return None

@@ -108,6 +108,7 @@ def _make_pass(files: Files, schema: StoreSchema, one: Pass) -> None:
             dtype=spec.dtype,
             fill=float("nan"),
             dims=spec.dims,
+            codec=spec.codec,
         )
     name = content_array(one)
     arrays.make(

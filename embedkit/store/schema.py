@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from embedkit.errors import CorruptStore
+from embedkit.planning.codecs import USUAL, Codec
 from embedkit.planning.grid import BlockGrid
 
 FORMAT = 2
@@ -49,6 +50,8 @@ class LayerSpec:
     aliases : tuple of str
         Other names: module paths whose output this tap is, for instance
         ``("layer1", "layer1.0")``.
+    codec : str, default "zstd-1"
+        How its shards are compressed; the same numbers either way.
     """
 
     name: str
@@ -58,6 +61,7 @@ class LayerSpec:
     dtype: str
     pool: str
     aliases: tuple[str, ...] = ()
+    codec: Codec = USUAL
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -168,7 +172,7 @@ class StoreSchema:
         return {
             "format": FORMAT,
             "n_images": self.n_images,
-            "passes": [asdict(each) for each in self.passes],
+            "passes": [_pass_to_json(each) for each in self.passes],
         }
 
     @classmethod
@@ -193,6 +197,15 @@ class StoreSchema:
             message = f"the store's metadata lack {error}: it was edited or cut short"
             raise CorruptStore(message) from error
         return cls(n_images=n_images, passes=passes)
+
+
+def _pass_to_json(one: Pass) -> dict[str, Any]:
+    """Return a pass as plain values, without what older embedkits do not know of."""
+    found = asdict(one)
+    for layer in found["layers"]:
+        if layer["codec"] == USUAL:
+            del layer["codec"]
+    return found
 
 
 def _pass_from_json(found: Mapping[str, Any]) -> Pass:

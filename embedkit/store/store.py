@@ -189,8 +189,11 @@ class Store(Mapping[str, xr.DataArray]):
             largest error of it, where the dtype is not float32), ``nbytes``
             (uncompressed), ``nbytes_stored`` (on disk), ``seconds`` (by stage, summed
             over blocks; see `embedkit.planning.stages`), ``bottleneck`` (the stage that
-            held the run up), ``peak_mem`` (bytes, of the largest process), ``networks``
-            (name to what it was), and what the first of them was.
+            held the run up), ``peak_mem`` (bytes, of the largest process), ``planned``
+            (what was projected against what was measured, for each plan that was
+            followed; see `embedkit.store.report`), ``halved`` (where batches became
+            smaller, and why), ``networks`` (name to what it was), and what the first of
+            them was.
         """
         return summary(self.files, self.schema)
 

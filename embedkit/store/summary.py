@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from embedkit.files.files import Files
 from embedkit.planning.stages import bottleneck
 from embedkit.store.commits import Commit, read_commits
+from embedkit.store.report import by_stage, followed, halved
 from embedkit.store.schema import LayerSpec, StoreSchema
 from embedkit.store.table import REMOVED
 
@@ -25,7 +26,7 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
         for name, reason in each.failures.items()
         if reason != REMOVED
     }
-    specs, seconds = schema.layers, _by_stage(commits)
+    specs, seconds = schema.layers, by_stage(commits)
     return {
         "path": files.url,
         "complete": len(commits) == blocks,
@@ -49,6 +50,8 @@ def summary(files: Files, schema: StoreSchema) -> dict[str, Any]:
         "seconds": seconds,
         "bottleneck": bottleneck(seconds),
         "peak_mem": max((each.peak_mem for each in commits), default=-1),
+        "planned": [each.to_dict() for each in followed(files, schema, passes)],
+        "halved": halved(schema, passes),
     }
 
 
@@ -60,11 +63,3 @@ def _rounding(spec: LayerSpec, commits: Mapping[int, Commit]) -> dict[str, float
         if spec.name in each.rounding
     ]
     return {"rounding": max(found)} if found else {}
-
-
-def _by_stage(commits: Sequence[Commit]) -> dict[str, float]:
-    """Add up seconds by stage."""
-    stages = sorted({stage for each in commits for stage in each.seconds})
-    return {
-        stage: sum(each.seconds.get(stage, 0.0) for each in commits) for stage in stages
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -138,7 +137,7 @@ def check_block(url: str, record: bytes) -> list[dict[str, Any]]:
         ``identity`` of the pass, ``layer``, ``block``, ``start``, ``stop`` and
         ``problem`` of every array that is damaged.
     """
-    commit = Commit(**json.loads(record))
+    commit = Commit.from_json(record)
     files = files_at(url)
     schema = read_schema(files)
     one = schema.by_identity(commit.identity)

@@ -267,6 +267,7 @@ def test_a_recall_below_one_of_a_few_rows_is_exact(blobs, as_images) -> None:
     assert found.attrs["exact"]
     assert found.attrs["recall_asked"] == 0.8
     assert (found.attrs["recall_low"], found.attrs["recall_high"]) == (1, 1)
+    assert found.attrs["exact_because"] == "it takes no longer"
     assert isinstance(neighbors(x, recall=0.8, plan_only=True), NeighborsPlan)
 
 
@@ -285,6 +286,26 @@ def test_a_recall_below_one_is_measured(blobs, as_images, monkeypatch, way) -> N
     assert share >= 0.7
     assert found.attrs["exact"] == (way == "exact")
     plan = neighbors(x, n_neighbors=5, recall=0.8, plan_only=True)
+    assert isinstance(plan, near.NearPlan)
+
+
+def test_a_recall_that_no_check_can_show_is_searched_for_exactly(
+    as_images, monkeypatch
+) -> None:
+    """At once, and the result says why; what can be shown is not."""
+    x = as_images(np.random.default_rng(0).normal(size=(12_000, 3)))
+    monkeypatch.setattr(near, "EXACT_SECONDS", 0.0)
+
+    found = neighbors(x, n_neighbors=2, recall=0.9999, memory_limit="4GB")
+
+    attrs = json.loads(json.dumps(found.attrs))
+    assert (attrs["exact"], attrs["recall_asked"]) == (True, 0.9999)
+    assert attrs["recall"] == attrs["recall_low"] == 1.0
+    assert "recall 0.9999 is more than a check of 5000 rows" in attrs["exact_because"]
+    exact = neighbors(x, n_neighbors=2)
+    assert "exact_because" not in exact.attrs
+    np.testing.assert_array_equal(found["indices"], exact["indices"])
+    plan = neighbors(x, n_neighbors=2, recall=0.999, plan_only=True)
     assert isinstance(plan, near.NearPlan)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from embedkit.analysis import rows as module
-from embedkit.analysis.rows import missing, usable_rows
+from embedkit.analysis.rows import float64_rows, missing, usable_rows
 
 
 def test_rows_with_nan_or_infinity_are_unusable(monkeypatch) -> None:
@@ -45,3 +45,18 @@ def test_numbers_are_never_missing() -> None:
     """Integers and booleans have no missing value."""
     assert not missing(np.array([0, -1, 5])).any()
     assert not missing(np.array([True, False])).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_rows_in_float64_are_copies_of_those_asked_for(monkeypatch, dtype) -> None:
+    """In their order, block by block, whatever the dtype; nothing is shared."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(dtype)
+    kept = np.array([4, 9, 2, 49, 0])
+    monkeypatch.setattr(module, "_BLOCK", 6)
+
+    found = float64_rows(x, kept)
+
+    assert found.dtype == np.float64
+    assert found.tobytes() == x[kept].astype(np.float64).tobytes()
+    assert not np.shares_memory(found, x)
+    assert float64_rows(x, kept[:0]).shape == (0, 3)

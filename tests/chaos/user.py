@@ -60,7 +60,8 @@ def main(asked):
                 asked["photos"],
                 chaos_parts.load(),
                 asked["store"],
-                layers="all",
+                layers=asked.get("layers", "all"),
+                strategy=asked.get("strategy", "auto"),
                 on_progress=follow,
             )
         except EmbedkitError:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -16,8 +17,10 @@ from PIL import Image
 
 import embedkit as ek
 from embedkit.cli.main import COMMANDS, cli
-from embedkit.cli.output import emit
+from embedkit.cli.output import emit, size
 from embedkit.errors import StoreError
+from embedkit.store.commits import Halving, compact
+from embedkit.store.plans import write_plan
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -181,6 +184,58 @@ def test_info_tells_what_there_is(run, store):
     assert "cluster/fc" in text
     assert document["layers"]["fc"]["shape"] == [10]
     assert document["results"] == ["cluster/fc"]
+
+
+def test_info_tells_what_was_planned_and_where_batches_were_smaller(run, store):
+    """Projected beside measured, and why memory was short."""
+    opened = ek.open_store(store)
+    (one,) = opened.schema.passes
+    commits = opened.commits(one)
+    peak = max(each.peak_mem for each in commits.values())
+    total = opened.info()["seconds"]["total"]
+    plan = {
+        "n_images": 100,
+        "parts": [{"name": "all", "nbytes": 2 * peak}],
+        "stages": {"forward": total / 2},
+        "waits_for": "write",
+    }
+    write_plan(opened.files, one.key, json.dumps(plan))
+    halved = Halving(row=40, batch_size=8, why="900 MiB of 1.0 GiB in use")
+    commits[1] = replace(commits[1], halvings=(halved,))
+    compact(opened.files, one, commits)
+
+    text = run("info", store).out
+    document = run("info", store, "--json").json
+
+    assert "planned for embedkit/digits, 100 images written:" in text
+    assert f"{size(2 * peak)} projected, {size(peak)} measured (50%)" in text
+    assert f"{total:.1f} s measured (200%)" in text
+    assert "waits for: write projected" in text
+    assert (
+        "smaller batches: 8 instead of 32 for embedkit/digits in 1 block, first in "
+        "block 1 from row 40 on (900 MiB of 1.0 GiB in use)"
+    ) in text
+    assert document["planned"][0]["memory_ratio"] == pytest.approx(0.5)
+    assert document["halved"][0]["why"] == halved.why
+
+
+def test_info_says_when_the_peak_is_not_known(run, store):
+    """Some systems do not tell it."""
+    opened = ek.open_store(store)
+    (one,) = opened.schema.passes
+    commits = {
+        block: replace(each, peak_mem=-1, seconds={})
+        for block, each in opened.commits(one).items()
+    }
+    compact(opened.files, one, commits)
+    plan = {"n_images": 100, "parts": [], "stages": {}, "waits_for": "write"}
+    write_plan(opened.files, one.key, json.dumps(plan))
+
+    text = run("info", store).out
+
+    assert "memory of a worker: 0 B projected, not measured" in text
+    assert "time in tasks: 0.0 s projected, not measured" in text
+    assert "waits for: write projected, nothing measured" in text
 
 
 def test_neighbors_are_saved_and_shown(run, store):
@@ -380,3 +435,26 @@ def test_pools_by_layer(run, digits, tmp_path):
     assert ek.open_store(out).layers.loc["stage2.relu_1", "pool"] == "max"
     twice = run(*call, "--pool", "avg", "--pool", "max", expect=2)
     assert "given twice for '*': 'avg' and 'max'" in twice.err
+
+
+def test_a_strategy_is_told_while_it_matters(run, digits, tmp_path):
+    """In one line, after the extraction and by ``info``; nothing where it is fused."""
+    arguments = ("extract", digits, "-n", "embedkit/digits", "--workers", 0)
+    wanted = ("-l", "stage1", "-l", "fc", "-o")
+
+    for strategy, said in {
+        "staged": "layers computed staged, each from the raw map before it: asked for",
+        "lazy": "layers computed lazy, each from the images: asked for",
+    }.items():
+        path = tmp_path / f"{strategy}.zarr"
+        told = run(*arguments, *wanted, path, "--strategy", strategy).out
+        assert f"embedkit/digits: {said}\n" in told
+        assert f"  {said}\n" in run("info", path).out
+
+    path = tmp_path / "auto.zarr"
+    assert "computed" not in run(*arguments, *wanted, path).out
+    assert "computed" not in run("info", path).out
+    assert (
+        "'stagged' is not one of"
+        in run(*arguments, *wanted, path, "--strategy", "stagged", expect=2).err
+    )

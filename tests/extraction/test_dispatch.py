@@ -167,7 +167,7 @@ def test_a_block_in_which_processes_died_is_left_alone(
     path = tmp_path / "s.zarr"
     with monkeypatch.context() as patched:
         patched.setattr(run, "fill", None)
-        patched.setattr("embedkit.extraction.driver.fill", lambda *a, **k: None)
+        patched.setattr("embedkit.extraction.by_layer.fill", lambda *a, **k: None)
         ek.extract(many, network, path)
     store = ek.open_store(path)
     (one,) = store.schema.passes
@@ -206,7 +206,7 @@ def test_a_block_that_dies_a_third_time_in_a_run_is_not_begun_again(
             yield outcome
 
     with monkeypatch.context() as patched:
-        patched.setattr("embedkit.extraction.driver.fill", lambda *a, **k: None)
+        patched.setattr("embedkit.extraction.by_layer.fill", lambda *a, **k: None)
         ek.extract(many, network, path)
     store = ek.open_store(path)
     monkeypatch.setattr(run, "run_blocks", run_blocks_after_deaths)

@@ -136,12 +136,29 @@ def test_shortcuts_have_to_be_passed(resnet18):
     assert can("layer2.0.add", ["layer2.0.relu_1"])
 
 
-def test_a_layer_gives_neither_itself_nor_what_is_before(resnet18):
-    """Only what comes after a layer can be computed from it."""
-    assert not resnet18.can_start("fc", ["fc"])
+def test_a_layer_gives_itself_and_nothing_before(resnet18):
+    """Its own value is there, and what comes after it can be computed."""
+    assert resnet18.can_start("fc", ["fc"])
     assert not resnet18.can_start("fc", ["conv1"])
-    assert not resnet18.can_start("conv1", ["conv1", "fc"])
+    assert not resnet18.can_start("fc", ["conv1", "fc"])
+    assert resnet18.can_start("conv1", ["conv1", "fc"])
     assert resnet18.can_start("conv1", "last")
+
+
+@pytest.mark.parametrize("pool", ["avg", "max", "gem", "avg2x2", "max2x2", "flatten"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_0", "mobilenet_v2"])
+def test_a_stored_map_is_pooled_like_the_map_on_its_way(name, pool, noise):
+    """Also one that the network overwrites right behind it: every map, to the bit."""
+    network = load_network(name, weights=None, transform=sized(64))
+    batch = noise(2, 3, 64, 64)
+    maps = [each for each, shape in network.layers["shape"].items() if len(shape) == 3]
+    raw = network.taps(maps, pool="none").forward(batch)
+    expected = network.taps(maps, pool=pool).forward(batch)
+
+    for layer in maps:
+        found = network.taps([layer], pool=pool, start=layer).forward(raw[layer])
+
+        np.testing.assert_array_equal(found[layer], expected[layer], err_msg=layer)
 
 
 def write_to_view(self, x):
@@ -423,4 +440,4 @@ def test_pure_programs_start_wherever_they_can(made):
     for start in nodes:
         for layer in nodes:
             enough = not reaches_input_around(nodes[layer], nodes[start])
-            assert network.can_start(start, [layer]) is (enough and layer != start)
+            assert network.can_start(start, [layer]) is enough

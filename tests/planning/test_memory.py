@@ -87,3 +87,16 @@ def test_every_measured_batch_is_covered(measured, batch):
     found = MemoryModel.of(measured).forward.at(batch)
 
     assert found >= (20 + 8 * batch) * 10**6
+
+
+@given(MODELS, CHOICES, SIZES)
+def test_loading_counts_as_far_as_it_is_more_than_what_comes_later(
+    model, choice, loading
+):
+    """A worker needs the larger of both, beside its libraries and networks."""
+    held = model.reserved + model.networks
+    working = model.projected_mem(**choice) - held
+
+    found = replace(model, loading=loading).projected_mem(**choice)
+
+    assert found == held + max(working, loading)

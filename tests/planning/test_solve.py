@@ -19,6 +19,7 @@ from embedkit.planning.memory import TARGET, MemoryModel
 from embedkit.planning.question import Question
 from embedkit.planning.remedies import faster, remedies
 from embedkit.planning.solve import (
+    NEAR,
     Shortfall,
     Solution,
     layouts,
@@ -117,7 +118,7 @@ def test_an_answer_keeps_every_limit(question):
 @settings(deadline=None)
 @given(QUESTIONS, st.integers(1, 8 * GIB))
 def test_more_memory_never_gives_a_slower_plan(question, more):
-    """What fitted before fits then, and nothing slower is chosen."""
+    """What fitted before fits then, and nothing slower is chosen, as far as it matters."""
     roomier = replace(
         question,
         memory=question.memory + more,
@@ -128,13 +129,13 @@ def test_more_memory_never_gives_a_slower_plan(question, more):
 
     if isinstance(before, Solution):
         assert isinstance(after, Solution)
-        assert after.cost.seconds <= before.cost.seconds
+        assert after.cost.seconds <= NEAR * before.cost.seconds
 
 
 @settings(deadline=None)
 @given(QUESTIONS)
-def test_no_candidate_is_faster(question):
-    """The answer is the best of all that fit, found by trying all of them anew."""
+def test_no_candidate_is_much_faster(question):
+    """The answer is near the best of all that fit, found by trying all of them anew."""
     found = solve(question)
     model = MemoryModel.of(question.measured)
 
@@ -153,7 +154,7 @@ def test_no_candidate_is_faster(question):
     ]
 
     if isinstance(found, Solution):
-        assert found.cost.seconds == min(seconds)
+        assert found.cost.seconds <= NEAR * min(seconds)
     if isinstance(found, Shortfall) and found.limit == "memory":
         assert not seconds
 
@@ -200,6 +201,27 @@ def test_tight_memory_makes_batches_and_blocks_small(question):
     plenty = solve(question)
     assert tight.layout.batch < plenty.layout.batch
     assert tight.cost.seconds > plenty.cost.seconds
+
+
+def test_blocks_are_no_smaller_than_they_have_to_be(question):
+    """A few images' better balance at the end is not worth twice the files."""
+    found = solve(question).layout
+
+    half = solve(replace(question, block=found.block // 2)).cost.seconds
+    assert NEAR * half >= solve(question).cost.seconds
+    assert found.block == choose_block(50_000, question.measured.row_bytes)
+
+
+def test_a_time_budget_comes_before_fewer_files(question):
+    """Where only the smallest blocks keep it, they are taken."""
+    usual = solve(question)
+    fastest = solve(replace(question, time_budget=1.0)).needed
+
+    found = solve(replace(question, time_budget=fastest))
+
+    assert fastest < usual.cost.seconds
+    assert found.cost.seconds == fastest
+    assert found.layout.block < usual.layout.block
 
 
 def test_a_batch_that_is_given_stays_whole(question):

@@ -88,7 +88,7 @@ def test_lazy_has_the_redundancy_of_the_prefixes():
 
 
 def test_staged_writes_and_reads_the_maps():
-    """Every map but the last is stored and read once; two of them lie there at a time."""
+    """Every map but the last is stored, pooled and gone on from; two lie there at a time."""
     layers = [
         replace(each, raw_entries=size)
         for each, size in zip(_stack(1, 2, 3), (300, 200, 100), strict=True)
@@ -97,7 +97,7 @@ def test_staged_writes_and_reads_the_maps():
     staged = strategy_costs(layers, RATES)[1]
 
     assert staged.scratch_bytes == 4 * (300 + 200)
-    assert staged.read == pytest.approx(4 * 500 / 4e8)
+    assert staged.read == pytest.approx(2 * 4 * 500 / 4e8)
     assert staged.write == pytest.approx((3 * 32 + 4 * 500) / 2e8)
 
 
@@ -109,7 +109,21 @@ def test_maps_that_were_asked_for_are_written_once():
 
     assert staged.scratch_bytes == 0
     assert staged.write == fused.write
-    assert staged.read > 0
+    assert staged.read == pytest.approx(4 * 10_000 / 4e8)
+
+
+def test_what_is_impossible_is_not_chosen():
+    """Be it the cheapest or the one asked for; the line says why."""
+    why = {"fused": "this cannot be", "lazy": "nor this"}
+
+    chosen = choose_strategy(_stack(1, 2), RATES, n_images=10, impossible=why)
+
+    assert chosen.strategy == "staged"
+    assert chosen.explanation.splitlines()[0].endswith("; this cannot be")
+    with pytest.raises(PlanError, match=r"no way .* fits: fused this cannot be: allow"):
+        choose_strategy(
+            _stack(1, 2), RATES, n_images=10, strategy="fused", impossible=why
+        )
 
 
 def test_auto_says_what_every_way_takes():
@@ -126,8 +140,10 @@ def test_auto_says_what_every_way_takes():
 
 
 def test_a_limit_on_rows_leaves_the_lazy_way():
-    """Where the rows of all layers do not fit together, one layer at a time does."""
-    layers = [replace(each, shape=(10_000,)) for each in _stack(1, 2)]
+    """Where neither the rows of all layers fit nor a map, one pooled layer does."""
+    layers = [
+        replace(each, shape=(10_000,), raw_entries=20_000) for each in _stack(1, 2)
+    ]
 
     chosen = choose_strategy(layers, RATES, n_images=10, buffer_limit=50_000)
 

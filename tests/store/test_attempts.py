@@ -12,7 +12,14 @@ import pytest
 
 from embedkit.files.files import files_at
 from embedkit.files.local import LocalFiles
-from embedkit.store.attempts import begin, deaths, deaths_in, end, forget
+from embedkit.store.attempts import (
+    begin,
+    deaths,
+    deaths_in,
+    deaths_of_memory,
+    end,
+    forget,
+)
 
 
 @pytest.fixture
@@ -47,6 +54,25 @@ def test_a_mark_says_who_and_where(place, one):
     (told,) = deaths_in(place, one, 1)
 
     assert told.startswith(f"process {os.getpid()} on {socket.gethostname()} at 20")
+
+
+def test_a_death_with_room_to_spare_was_not_for_want_of_memory(place, one):
+    """One whose need is not known, or is more than a plan allows, may have been."""
+    for memory in (None, 0.59, 0.61, 0.95):
+        begin(place, one, 5, memory=memory)
+    begin(place, one, 6, memory=0.9)
+
+    assert deaths_of_memory(place, one, 5) == 3
+    assert deaths_of_memory(place, one, 6) == 1
+    assert deaths_of_memory(place, one, 7) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"memory": "much"}'])
+def test_a_mark_that_says_nothing_of_memory_may_be_of_its_lack(content, place, one):
+    """Cut short, or left by an earlier version."""
+    place.write(begin(place, one, 2, memory=0.1), content)
+
+    assert deaths_of_memory(place, one, 2) == 1
 
 
 _DIES = """

@@ -12,6 +12,8 @@ from embedkit.files.local import LocalFiles
 from embedkit.planning.grid import BlockGrid
 from embedkit.store import commits
 from embedkit.store.commits import (
+    Commit,
+    Halving,
     compact,
     read_commit,
     read_commits,
@@ -260,9 +262,68 @@ def test_thousands_of_fresh_records_are_read_in_seconds(place, one, record, tmp_
 
 def test_a_record_is_one_line_of_sorted_json(one, record):
     """So that a file of all is a line a block, and the same block the same bytes."""
-    data = record(one, 1, failures={"a\nb": "x\ny"}).to_json()
+    halved = (Halving(row=40, batch_size=2, why="c\nd"),)
+    data = record(one, 1, failures={"a\nb": "x\ny"}, halvings=halved).to_json()
 
     assert b"\n" not in data
     assert list(json.loads(data)) == sorted(
         field.name for field in dataclasses.fields(commits.Commit)
     )
+
+
+def test_where_batches_were_halved_comes_back(written, one, grid, record):
+    """Fresh and gathered records tell it, beside records of blocks without any."""
+    halved = (
+        Halving(row=32, batch_size=4, why="2 workers died in this block"),
+        Halving(row=36, batch_size=2, why="out of memory: no"),
+    )
+    withdraw(written, one, grid, [1])
+    write_commit(written, one, grid, record(one, 1, halvings=halved))
+
+    fresh = read_commits(written, one, grid)
+    compact(written, one, fresh)
+
+    assert {b: each.halvings for b, each in fresh.items()} == {0: (), 1: halved, 2: ()}
+    assert read_commits(written, one, grid) == fresh
+
+
+def test_a_record_without_halvings_is_written_as_it_always_was(one, record):
+    """An embedkit that knows no halvings reads it; an old record has none."""
+    data = record(one, 1).to_json()
+
+    assert b"halvings" not in data
+    assert Commit.from_json(data) == record(one, 1)
+    assert Commit.from_json(data).halvings == ()
+
+
+def test_what_later_records_have_besides_is_passed_over(one, record):
+    """A block is not computed again because somebody noted more about it."""
+    found = json.loads(record(one, 1).to_json()) | {"weather": "fine"}
+
+    assert Commit.from_json(json.dumps(found).encode()) == record(one, 1)
+
+
+def test_a_list_is_no_record():
+    """Valid JSON need not be a record."""
+    with pytest.raises(TypeError, match="a record is an object, found list"):
+        Commit.from_json(b"[1]")
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [(32, [(32, 4), (40, 2)]), (36, [(32, 8), (36, 4), (40, 2)])],
+    ids=["from the start", "later"],
+)
+def test_every_row_has_a_batch_size(first, expected, one, record):
+    """Those before the first halving have the pass's own."""
+    halved = (
+        Halving(row=first, batch_size=4, why="a"),
+        Halving(row=40, batch_size=2, why="b"),
+    )
+
+    assert list(record(one, 1, halvings=halved).batch_sizes(8)) == expected
+
+
+def test_without_halvings_all_rows_have_the_size_of_the_pass(one, record):
+    """One size, from the first row on."""
+    assert list(record(one, 2).batch_sizes(8)) == [(64, 8)]

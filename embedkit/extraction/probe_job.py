@@ -1,0 +1,125 @@
+"""What the measured process is told, and where it puts what it finds."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from embedkit.errors import InputError
+from embedkit.files.files import files_at
+from embedkit.images.source import Source
+from embedkit.networks.backends import Backend
+from embedkit.networks.spool import Spooled
+from embedkit.store.schema import LayerSpec
+
+JOB = "job.pkl"
+FOUND = "found.jsonl"
+SAID = "said.txt"
+"""Everything that the process, its libraries or a user's transform print."""
+
+_UNFIT = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError)
+"""What pickling raises of objects that cannot be pickled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeJob:
+    """One network to be measured.
+
+    Parameters
+    ----------
+    network : Spooled
+        Which network. Its file lies beside the job.
+    layers : tuple of LayerSpec
+        What is computed and stored.
+    backend : str
+        What executes it.
+    source : Source
+        Reads pixels.
+    uris : tuple of str
+        The images to measure with.
+    place : str
+        Where shards may be written, for `files_at`; the one who asks deletes it. Empty
+        for the job's own folder.
+    batches : tuple of int
+        Images per forward pass, in ascending order; the first two are always measured.
+    threads : tuple of int
+        How many of them are tried inside one forward pass; the first is 1.
+    memory : int
+        Bytes beyond which no larger batch is tried.
+    seconds : float
+        After which only what cannot be left out is measured.
+    """
+
+    network: Spooled
+    layers: tuple[LayerSpec, ...]
+    backend: Backend
+    source: Source
+    uris: tuple[str, ...]
+    place: str
+    batches: tuple[int, ...]
+    threads: tuple[int, ...]
+    memory: int
+    seconds: float
+
+    def pickled(self) -> bytes:
+        """Return the job as bytes. Classes of a notebook travel by value.
+
+        Raises
+        ------
+        InputError
+            When the images cannot be sent to another process.
+        """
+        try:
+            data: bytes = cloudpickle.dumps(self)
+        except _UNFIT as error:
+            message = (
+                "images cannot be sent to the process that measures "
+                f"({type(error).__name__}: {error}): give a dataset without open files, "
+                "locks and connections"
+            )
+            raise InputError(message) from error
+        return data
+
+    @classmethod
+    def read(cls, folder: Path) -> ProbeJob:
+        """Return the job in a folder."""
+        found: ProbeJob = pickle.loads((folder / JOB).read_bytes())
+        return replace(
+            found,
+            network=replace(found.network, url=files_at(folder).url),
+            place=found.place or str(folder / "place"),
+        )
+
+
+class Findings:
+    """What was found so far, line by line on disk: a process that dies has told it.
+
+    Parameters
+    ----------
+    folder : Path
+        That of the job.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FOUND
+
+    def tell(self, name: str, value: Any) -> None:
+        """Add a line: a name, and any value that JSON can hold."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([name, value]) + "\n")
+
+    def read(self) -> dict[str, list[Any]]:
+        """Return all values by name, in their order; a line that was cut off is none."""
+        found: dict[str, list[Any]] = {}
+        if not self._path.exists():
+            return found
+        for line in self._path.read_text("utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                name, value = json.loads(line)
+                found.setdefault(name, []).append(value)
+        return found

@@ -1,0 +1,107 @@
+"""Several measurements as one: of networks that run together, of unlike machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from embedkit.planning.fit import between
+from embedkit.planning.measurement import Forward, Measurement, NetworkMeasurement
+
+
+def together(measured: Sequence[Measurement]) -> Measurement:
+    """Return what networks need that look at the same images in one run.
+
+    Parameters
+    ----------
+    measured : sequence of Measurement
+        Of each network, on the same machine; at least one.
+
+    Returns
+    -------
+    Measurement
+        Images are decoded once. What each has measured of a block is added up.
+    """
+    first = measured[0]
+    if len(measured) == 1:
+        return first
+    seconds = sum(each.row_bytes / each.write_rate for each in measured)
+    reading = sum(each.row_bytes / each.read_rate for each in measured)
+    row_bytes = sum(each.row_bytes for each in measured)
+    return replace(
+        first,
+        reserved=max(each.reserved for each in measured),
+        decode_seconds=max(each.decode_seconds for each in measured),
+        decoding=max(each.decoding for each in measured),
+        write_rate=row_bytes / seconds,
+        read_rate=row_bytes / reading,
+        networks=tuple(net for each in measured for net in each.networks),
+        block_seconds=sum(each.block_seconds for each in measured),
+        held_seconds=sum(each.held_seconds for each in measured),
+        speedup=_least_speedup(measured),
+    )
+
+
+def most_demanding(measured: Sequence[Measurement]) -> Measurement:
+    """Return what is enough wherever the same run was measured.
+
+    Parameters
+    ----------
+    measured : sequence of Measurement
+        Of the same networks and layers, on a machine each; at least one.
+
+    Returns
+    -------
+    Measurement
+        The most memory and the most seconds of all, number by number.
+    """
+    first = measured[0]
+    if len(measured) == 1:
+        return first
+    networks = zip(*(each.networks for each in measured), strict=True)
+    return Measurement(
+        reserved=max(each.reserved for each in measured),
+        decode_seconds=max(each.decode_seconds for each in measured),
+        decoding=max(each.decoding for each in measured),
+        write_rate=min(each.write_rate for each in measured),
+        read_rate=min(each.read_rate for each in measured),
+        networks=tuple(_demanding(several) for several in networks),
+        block_seconds=max(each.block_seconds for each in measured),
+        held_seconds=max(each.held_seconds for each in measured),
+        speedup=_least_speedup(measured),
+    )
+
+
+def _demanding(several: Sequence[NetworkMeasurement]) -> NetworkMeasurement:
+    return replace(
+        several[0],
+        loaded=max(each.loaded for each in several),
+        loading=max(each.loading for each in several),
+        load_seconds=max(each.load_seconds for each in several),
+        transform_seconds=max(each.transform_seconds for each in several),
+        forward=_forward([each.forward for each in several]),
+    )
+
+
+def _forward(several: Sequence[Sequence[Forward]]) -> tuple[Forward, ...]:
+    """Return the batch sizes that every machine has run."""
+    by_size: dict[int, list[Forward]] = {}
+    for each in (one for passes in several for one in passes):
+        by_size.setdefault(each.batch, []).append(each)
+    shared = set.intersection(*({one.batch for one in passes} for passes in several))
+    return tuple(
+        Forward(
+            batch=size,
+            peak=max(each.peak for each in by_size[size]),
+            seconds=max(each.seconds for each in by_size[size]),
+        )
+        for size in sorted(shared)
+    )
+
+
+def _least_speedup(measured: Sequence[Measurement]) -> tuple[tuple[int, float], ...]:
+    counts = sorted({count for each in measured for count, _ in each.speedup})
+    return tuple(
+        (count, min(between(each.speedup, count) for each in measured))
+        for count in counts
+    )

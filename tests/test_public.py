@@ -80,6 +80,7 @@ PLANTED = {
     "faiss": ("embedkit/analysis/planted.py", "import faiss"),
     "hdbscan": ("embedkit/analysis/planted.py", "import hdbscan"),
     "umap": ("embedkit/analysis/planted.py", "import umap"),
+    "pynndescent": ("embedkit/analysis/planted.py", "import pynndescent"),
     "graspologic_native": ("embedkit/analysis/planted.py", "import graspologic_native"),
     "obstore": ("embedkit/files/planted.py", "import obstore"),
     "h5py": ("embedkit/images/planted.py", "import h5py"),

@@ -42,7 +42,7 @@ def test_the_nearest_are_kept_whatever_comes_when(kind, seed, rate) -> None:
 
     for part in np.array_split(rng.permutation(every_pair(scores, kind)), 40):
         held.add(part)
-        assert held._count <= 2 * ROWS * 20 + len(part)
+        assert held._count <= 1.5 * ROWS * 20
     candidates, lost = held.thinned()
 
     for row in np.flatnonzero(~lost):
@@ -64,7 +64,8 @@ def test_rows_that_cannot_be_thinned_out_are_lost_and_stay_so() -> None:
 
     assert packed["row"][packed["place"] == LOST].tolist() == [0]
     assert np.isinf(bound.cut[0])
-    assert set(packed["place"][packed["row"] == 1]) == {97, 98, 99}
+    assert {97, 98, 99} <= set(packed["place"][packed["row"] == 1].tolist())
+    assert len(packed) <= 80
     held.add(packed)
     held.add(hits([0, 2], [5, 6], [9.0, 9.0]))
     candidates, lost = held.thinned()

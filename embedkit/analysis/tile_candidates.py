@@ -66,14 +66,17 @@ class Held:
         self.sizes = sizes
         self._parts = [np.empty(0, HIT[kind])]
         self._count = 0
-        self._most = bound.most * len(bound.cut)
+        self._most = bound.most * len(bound.cut)  # what thinning out leaves, at most
 
     def add(self, found: Packed) -> None:
-        """Take some more, which may be as many as the bound allows each row."""
-        if self._count + len(found) > 2 * self._most:
-            self._thin()
-        self._parts.append(found)
-        self._count += len(found)
+        """Take some more; never are there more than half again as many as allowed."""
+        room = max(1, self._most // 2)
+        for start in range(0, len(found), room):
+            some = found[start : start + room]
+            if self._count + len(some) > self._most + room:
+                self._thin()
+            self._parts.append(some)
+            self._count += len(some)
 
     def packed(self) -> Packed:
         """Hand over what there is: as many as the bound allows each row, at most."""

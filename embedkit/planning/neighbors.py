@@ -204,11 +204,18 @@ def plan_neighbors(
 def _layouts(
     n_images: int, asked: int, features: int, sample: int, workers: int
 ) -> Iterator[Layout]:
-    """Yield what tiles there can be, the largest first."""
+    """Yield what tiles there can be: the largest first, in fewer and fewer a band."""
     tile = min(LARGEST_TILE, 2 * power_of_two_below(max(n_images - 1, SMALLEST_TILE)))
     while tile >= SMALLEST_TILE:
-        band = _band(asked, features, tile, workers=workers, single=not sample)
-        yield Layout(tile_rows=tile, band_rows=band, sample_rows=sample)
+        least = -(-asked // (tile * MOST_BANDS)) if sample else 1
+        wide = least
+        if sample:
+            wide = max(least, _wide(asked, features, tile, workers=workers))
+        while True:
+            yield Layout(tile_rows=tile, band_rows=tile * wide, sample_rows=sample)
+            if wide == least:
+                break
+            wide = max(least, wide // 2)
         tile //= 2
 
 
@@ -218,16 +225,14 @@ def _sample(n_images: int, need: int) -> int:
     return min(n_images, wanted)
 
 
-def _band(asked: int, features: int, tile: int, *, workers: int, single: bool) -> int:
-    """Return the rows of a band: tasks of a second, and enough of them for all workers."""
-    if single:
-        return tile
+def _wide(asked: int, features: int, tile: int, *, workers: int) -> int:
+    """Return the tiles of a band: tasks of a second, and enough of them for all workers."""
     tiles = -(-asked // tile)
     wide = math.isqrt(int(TASK_FLOPS / (2.0 * features * tile * tile))) or 1
     wide = max(1, min(wide, tiles, 8))
     while wide > 1 and (bands := -(-tiles // wide)) * (bands + 1) // 2 < 8 * workers:
         wide -= 1
-    return tile * max(wide, -(-tiles // MOST_BANDS))
+    return wide
 
 
 def most_candidates(need: int) -> int:
@@ -249,7 +254,7 @@ def _task(tile: int, band: int, features: int, need: int, n_images: int) -> int:
     """Return the bytes of one task: a pair of tiles or candidates of a band."""
     rows = 4 * 4 * tile * (features + 2)  # two tiles, one turned, one being read
     scores = tile * tile * (4 + 1)
-    held = band * 2 * most_candidates(need) * _RECORD  # thinned out when they are more
+    held = band * 3 * most_candidates(need) // 2 * _RECORD  # then they are thinned out
     pairs = rows + scores + 4 * held  # both directions, and copies while one is sorted
     finish = 4 * band * (features + 2) + 8 * n_images + 5 * held
     return max(pairs, finish) + _BLOCKS

@@ -5,6 +5,7 @@ compared before a time is shown. Every arm has the same float32 rows in memory a
 cores; embedkit also writes them to a file and proves what it finds.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ GROWTH = (
     if FULL
     else [(2_000, 64), (4_000, 64)]
 )
+LIMITED = (200_000, 512, "1200MB") if FULL else (4_000, 64, "700MB")
 K = 15
 REPEATS = 3 if FULL else 1
 
@@ -111,3 +113,27 @@ def test_time_and_memory_grow_as_planned(capsys):
         )
     with capsys.disabled():
         print(f"\n{K} neighbors as rows grow", *told, sep="\n")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_memory_of_workers_under_a_limit(capsys):
+    """Two worker processes that Dask ends when they take more than their limit."""
+    user = Path(__file__).parents[1] / "analysis" / "knn_user.py"
+    rows, features, limit = LIMITED
+    command = [sys.executable, user, "workers", rows, features, "clusters", limit]
+    began = time.perf_counter()
+    out = subprocess.run(
+        list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True
+    )
+    seconds = time.perf_counter() - began
+    told = json.loads(out.stdout)
+
+    assert told["took"] <= 1.2 * told["projected"]
+    with capsys.disabled():
+        print(
+            f"\n{K} neighbors of {rows} x {features} on two workers of {limit}: "
+            f"{seconds:.0f} s in all, {told['took'] / 1e6:.0f} MB at most beyond the "
+            f"start of {told['projected'] / 1e6:.0f} MB planned, "
+            f"{told['certified']:.2%} certified"
+        )

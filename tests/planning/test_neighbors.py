@@ -52,11 +52,38 @@ def test_memory_grows_with_the_tasks_at_once():
 
 def test_tiles_shrink_until_they_fit():
     """The tiles that a limit leaves take less than it."""
-    full = plan(10**5)
-    limit = full.projected_mem - 1
-    less = plan(10**5, machine=replace(MACHINE, memory_limit=limit))
-    assert less.tile_rows < full.tile_rows
-    assert less.projected_mem <= limit
+    wide = full = plan(10**5)
+    while full.tile_rows == wide.tile_rows:
+        limit = full.projected_mem - 1
+        less = plan(10**5, machine=replace(MACHINE, memory_limit=limit))
+        assert less.projected_mem <= limit
+        assert less.band_rows < full.band_rows
+        full = less
+    assert full.tile_rows == full.band_rows == wide.tile_rows // 2
+
+
+def test_tiles_of_a_search_that_has_begun_are_kept():
+    """Or refused where they do not fit any more, with the way to begin anew."""
+    begun = plan(10**5, machine=replace(MACHINE, workers=300)).layout
+    assert plan(10**5).layout != begun
+    again = plan_neighbors(
+        n_images=10**5,
+        features=512,
+        n_neighbors=15,
+        itemsize=4,
+        machine=MACHINE,
+        layout=begun,
+    )
+    assert again.layout == begun
+    with pytest.raises(PlanError, match=r"begun with tiles of .*: delete the scratch"):
+        plan_neighbors(
+            n_images=10**5,
+            features=512,
+            n_neighbors=15,
+            itemsize=4,
+            machine=replace(MACHINE, memory_limit=10**8),
+            layout=begun,
+        )
 
 
 def test_what_cannot_fit_is_refused():

@@ -112,9 +112,8 @@ class Forwards:
         run()
         with Ticker() as ticker:
             alone, _ = self._timed(run)
-            spent = alone * _REPEATS
-        share = held(ticker, idle=idle, seconds=spent) / _REPEATS / len(batch)
-        self._findings.tell("forward_held", share)
+        kept = held(ticker, idle=idle, seconds=alone)
+        self._findings.tell("forward_held", kept / len(batch))
         try:
             for count in self._job.threads[1:]:
                 if time.perf_counter() + self._repeats(alone) > self._until:
@@ -128,15 +127,15 @@ class Forwards:
     def _measure(self, size: int) -> _Rows:
         batch = self._batch(size)
         run = self._runner(batch)
-        # What smaller batches have left over is used again, so it counts as this one's:
-        # unless a graph was made for each size, and those of smaller ones are no use.
-        base = (
-            resident() if self._taps.backend in _BY_SIZE else self._base + batch.nbytes
-        )
+        before = resident() - batch.nbytes
         reset_peak()
-        rows = run()
-        seconds = self._timed(run)
-        peak = max(0, top() - base)
+        run()
+        seconds, rows = self._timed(run)
+        # What smaller batches have left over is used again, so it counts as this one's.
+        useless = max(0, before - self._needed) if self._apart else 0
+        peak = max(0, top() - self._base - batch.nbytes - useless)
+        if not self._last[0]:
+            self._needed = resident() - batch.nbytes
         self._findings.tell("forward", [size, peak, seconds])
         self._last = (size, seconds, peak)
         return rows

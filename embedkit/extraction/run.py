@@ -10,18 +10,15 @@ from itertools import compress
 
 from distributed import get_client
 
-from embedkit.config import settings
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
 from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
-from embedkit.extraction.job import Job, Part
+from embedkit.extraction.jobs import SPOOL, Jobs, spool_of
 from embedkit.extraction.machines import active_client
 from embedkit.extraction.maps import MAPS
-from embedkit.extraction.selection import Origin, Selection, SelectionIncomplete
-from embedkit.extraction.shortcut import cheaper_start
+from embedkit.extraction.selection import Selection, SelectionIncomplete
 from embedkit.extraction.task import BlockLoss
-from embedkit.files.files import Files, files_at
+from embedkit.files.files import Files
 from embedkit.files.reasons import said
-from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.planning.plan import Plan
@@ -34,8 +31,6 @@ from embedkit.store.manifest import unseal
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
 from embedkit.store.table import REMOVED
-
-_SPOOL = f"{PRIVATE}/spool"
 
 _HOPELESS = 3
 """Blocks given up, with none written, after which the others are not tried (chosen: a
@@ -162,7 +157,7 @@ def fill(
         if _unread(store, one):
             unseal(files)  # the next call looks whether they can be read by then
     if only is None and store.complete and not store.finished:
-        for left in (_SPOOL, MAPS):  # also after a death just before this
+        for left in (SPOOL, MAPS):  # also after a death just before this
             files.delete_tree(left)
         store.finish()
     return store
@@ -278,84 +273,6 @@ def _left_alone(files: Files, one: Pass, fallen: dict[int, int]) -> list[BlockLo
         for block, times in fallen.items()
         if times >= DEATHS
     ]
-
-
-class Jobs:
-    """Makes the jobs of a run: what workers need, where they find it.
-
-    Parameters
-    ----------
-    store : Store
-        The store.
-    networks : mapping of str to Network
-        By what the store calls them.
-    source : Source
-        Of the images.
-    lock : Lock
-        Of the store.
-    plan : Plan, optional
-        See `fill`.
-    only : Selection, optional
-        What of the store.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        networks: Mapping[str, Network],
-        source: Source,
-        lock: Lock,
-        *,
-        plan: Plan | None = None,
-        only: Selection | None = None,
-    ) -> None:
-        self._store, self._networks, self._lock = store, networks, lock
-        self._source, self._plan, self._only = source, plan, only
-        self._origins: dict[str, Origin | None] = dict(only.origins) if only else {}
-
-    def wanted(self, blocks: Collection[int]) -> set[int]:
-        """Return those of some blocks that are to be computed."""
-        chosen = None if self._only is None else self._only.blocks
-        return set(blocks) if chosen is None else set(blocks) & set(chosen)
-
-    def origin(self, one: Pass) -> Origin | None:
-        """Return the stored layer from which a pass is computed, if it is cheaper."""
-        if one.key not in self._origins:
-            network = self._networks[one.network]
-            found = cheaper_start(self._store, network, self._decoded(one), one)
-            self._origins[one.key] = None if found is None else Origin(found)
-        return self._origins[one.key]
-
-    def of(self, *passes: Pass) -> Job:
-        """Return the job of passes that have the same blocks and decode alike."""
-        shared, plan = None if self._only is None else self._only.spool, self._plan
-        spool = spool_of(self._store) if shared is None else shared
-        return Job(
-            store=self._store.url,
-            token=self._lock.token,
-            parts=tuple(self._part(one, spool) for one in passes),
-            source=self._decoded(passes[0]).spooled(spool),
-            decode_threads=plan.decode_threads if plan else settings().decode_threads,
-            slots=plan.threads if plan else 0,
-            projected_mem=plan.projected_mem if plan else 0,
-        )
-
-    def _part(self, one: Pass, spool: Files) -> Part:
-        known = {} if self._only is None else self._only.spooled
-        if one.network not in known:  # a large network takes seconds to write
-            known[one.network] = self._networks[one.network].spool(spool)
-        origin = self.origin(one)
-        start, place = (None, None) if origin is None else (origin.layer, origin.place)
-        return Part(one.identity, known[one.network], start, place)
-
-    def _decoded(self, one: Pass) -> Source:
-        """Return the source as a pass decodes it."""
-        return decoded_by(self._source, one.parts["decode"])
-
-
-def spool_of(store: Store) -> Files:
-    """Return where networks and pixels lie for the length of a run."""
-    return files_at(f"{store.url}/{_SPOOL}")
 
 
 def _follow(

@@ -1,4 +1,4 @@
-"""What the workers of one run are told: jobs, made once for passes that go together."""
+"""The jobs of a run: what workers need, and where they find it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from embedkit.store.schema import Pass
 from embedkit.store.store import Store
 
 SPOOL = f"{PRIVATE}/spool"
-"""Where networks and pixels lie for the length of a run."""
 
 
 class Jobs:
@@ -36,7 +35,7 @@ class Jobs:
     lock : Lock
         Of the store.
     plan : Plan, optional
-        See `fill`.
+        See `embedkit.extraction.run.fill`.
     only : Selection, optional
         What of the store.
     """
@@ -79,7 +78,9 @@ class Jobs:
             source=self._decoded(passes[0]).spooled(spool),
             decode_threads=plan.decode_threads if plan else settings().decode_threads,
             slots=plan.threads if plan else 0,
-            projected_mem=plan.projected_mem if plan else 0,
+            n_workers=plan.n_workers if plan else 1,
+            # which is that of all layers together
+            projected_mem=plan.projected_mem if plan and not self._only else 0,
         )
 
     def _part(self, one: Pass, spool: Files) -> Part:

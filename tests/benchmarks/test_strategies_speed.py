@@ -51,6 +51,7 @@ def _same(results):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", STUDIED)
 def test_fused_against_lazy(name, full, jpegs, arm, race, threads, cores, capsys):
     """S, F and S/F, one block at a time with all cores inside it."""

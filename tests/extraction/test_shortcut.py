@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import embedkit as ek
-from embedkit.extraction import run, shortcut
+from embedkit.extraction import jobs, shortcut
 
 
 class Slow(nn.Module):
@@ -51,13 +51,13 @@ def slow():
 def jobs_made(monkeypatch):
     """Where every pass started from."""
     seen = []
-    true_start = run.cheaper_start
+    true_start = jobs.cheaper_start
 
     def cheaper_start(*args):
         seen.append(true_start(*args))
         return seen[-1]
 
-    monkeypatch.setattr(run, "cheaper_start", cheaper_start)
+    monkeypatch.setattr(jobs, "cheaper_start", cheaper_start)
     return seen
 
 

@@ -17,13 +17,14 @@ import embedkit as ek
 from embedkit.cli.options import saved_neighbors
 from embedkit.cli.output import emit, line
 from embedkit.planning.analysis_plan import AnalysisPlan
+from embedkit.planning.near import NearPlan
 from embedkit.planning.neighbors import NeighborsPlan
 
 if TYPE_CHECKING:
     from embedkit.analysis.pair_distances import Metric
     from embedkit.store.store import Store
 
-AnyPlan: TypeAlias = AnalysisPlan | NeighborsPlan
+AnyPlan: TypeAlias = AnalysisPlan | NeighborsPlan | NearPlan
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -84,7 +85,7 @@ def planned_neighbors(
     shape = (x.sizes["image"], n_neighbors)
     dims = ("image", "neighbor")
     blank = xr.Dataset(
-        {
+        {  # nobody computes them
             "indices": (dims, da.zeros(shape, dtype=np.int64)),
             "distances": (dims, da.zeros(shape, dtype=np.float32)),
         },

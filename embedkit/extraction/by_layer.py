@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from embedkit.extraction.asked import Asked
 from embedkit.extraction.chain import Step, Taps, chain
+from embedkit.extraction.jobs import spool_of
 from embedkit.extraction.maps import Maps, map_block
-from embedkit.extraction.run import Progress, fill, spool_of
+from embedkit.extraction.run import Progress, fill
 from embedkit.extraction.selection import Origin, Selection, SelectionIncomplete
 from embedkit.extraction.together import Together
 from embedkit.images.imageset import ImageSet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from embedkit.networks.machine import use_threads
 from embedkit.networks.taps import TapGraph
 from embedkit.planning.measurement import GAIN
 from embedkit.planning.memory import TARGET
+
+_Rows: TypeAlias = Mapping[str, npt.NDArray[np.float32]]
 
 _ALWAYS = 2
 """Batch sizes that are measured whatever time they take: a line needs two points."""
@@ -64,12 +67,14 @@ class Forwards:
         self._job, self._taps, self._inputs = job, taps, inputs
         self._findings, self._until = findings, until
         self._base = self._now = resident()
+        # Graphs for other sizes are no use; the first came with what all of them need.
+        self._apart, self._needed = taps.backend in _BY_SIZE, self._base
         self._best = job.batches[0]
         self._last: tuple[int, float, int] = (0, 0.0, 0)
 
-    def first(self) -> Mapping[str, npt.NDArray[np.float32]]:
+    def first(self) -> _Rows:
         """Run the batch sizes that are always measured; return the rows of the last."""
-        rows: Mapping[str, npt.NDArray[np.float32]] = {}
+        rows: _Rows = {}
         for size in self._job.batches[:_ALWAYS]:
             rows = self._measure(size)
             self._best = size
@@ -79,7 +84,8 @@ class Forwards:
     def grow(self) -> None:
         """Run larger batches while they gain something and there is memory and time."""
         # What was measured in between has kept some memory, which is not the passes'.
-        self._base += max(0, resident() - self._now)
+        more = max(0, resident() - self._now)
+        self._base, self._needed = self._base + more, self._needed + more
         for size in self._job.batches[_ALWAYS:]:
             before, seconds, peak = self._last
             more = 2 * max(peak, size * self._inputs[0].nbytes)
@@ -105,7 +111,7 @@ class Forwards:
         run = self._runner(batch)
         run()
         with Ticker() as ticker:
-            alone = self._timed(run)
+            alone, _ = self._timed(run)
             spent = alone * _REPEATS
         share = held(ticker, idle=idle, seconds=spent) / _REPEATS / len(batch)
         self._findings.tell("forward_held", share)
@@ -115,11 +121,11 @@ class Forwards:
                     return
                 use_threads(count)
                 run()
-                self._findings.tell("speedup", [count, alone / self._timed(run)])
+                self._findings.tell("speedup", [count, alone / self._timed(run)[0]])
         finally:
             use_threads(1)
 
-    def _measure(self, size: int) -> Mapping[str, npt.NDArray[np.float32]]:
+    def _measure(self, size: int) -> _Rows:
         batch = self._batch(size)
         run = self._runner(batch)
         # What smaller batches have left over is used again, so it counts as this one's:
@@ -135,19 +141,18 @@ class Forwards:
         self._last = (size, seconds, peak)
         return rows
 
-    def _runner(
-        self, batch: npt.NDArray[np.float32]
-    ) -> Callable[[], Mapping[str, npt.NDArray[np.float32]]]:
+    def _runner(self, batch: npt.NDArray[np.float32]) -> Callable[[], _Rows]:
         return lambda: self._taps.forward(batch)
 
-    def _timed(self, run: Callable[[], object]) -> float:
-        """Return the median of a few runs, of one where it is slow."""
+    def _timed(self, run: Callable[[], _Rows]) -> tuple[float, _Rows]:
+        """Return the median of a few runs, of one where it is slow, and the last rows."""
         taken: list[float] = []
         while len(taken) < _REPEATS and sum(taken) < _ENOUGH:
+            rows: _Rows = {}  # there is no room for two of them, as in a task
             began = time.perf_counter()
-            run()
+            rows = run()
             taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+        return statistics.median(taken), rows
 
     def _repeats(self, seconds: float) -> float:
         """Return how long a pass of so many seconds is measured, its first run included."""

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from itertools import compress
+from dataclasses import dataclass
 
 from distributed import get_client
 
-from embedkit.config import settings
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
-from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
-from embedkit.extraction.job import Job, Part
+from embedkit.extraction.dispatch import Outcome, run_blocks
+from embedkit.extraction.jobs import SPOOL, Jobs, spool_of
 from embedkit.extraction.machines import active_client
 from embedkit.extraction.maps import MAPS
-from embedkit.extraction.selection import Origin, Selection, SelectionIncomplete
-from embedkit.extraction.shortcut import cheaper_start
+from embedkit.extraction.selection import Selection, SelectionIncomplete
 from embedkit.extraction.task import BlockLoss
-from embedkit.files.files import Files, files_at
+from embedkit.extraction.work import Work, work_of
+from embedkit.files.files import Files
 from embedkit.files.reasons import said
-from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.planning.plan import Plan
 from embedkit.store.arrays import read, read_text
-from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
+from embedkit.store.attempts import forget
 from embedkit.store.blocks import content_array
 from embedkit.store.commits import PRIVATE, compact
 from embedkit.store.lock import Lock
@@ -34,8 +31,6 @@ from embedkit.store.manifest import unseal
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
 from embedkit.store.table import REMOVED
-
-_SPOOL = f"{PRIVATE}/spool"
 
 _HOPELESS = 3
 """Blocks given up, with none written, after which the others are not tried (chosen: a
@@ -67,17 +62,6 @@ class Progress:
     n_failed: int
     n_lost: int
     seconds: float
-
-
-@dataclass(slots=True, kw_only=True)
-class _Work:
-    """What is to be done, and what has become of it."""
-
-    turns: list[Turn] = field(default_factory=list)
-    lost: list[BlockLoss] = field(default_factory=list)
-    done: int = 0
-    total: int = 0
-    failed: int = 0
 
 
 @contextmanager
@@ -146,7 +130,7 @@ def fill(
         store.reopen()
         _clean(files)
         jobs = Jobs(store, networks, source, lock, plan=plan, only=only)
-        work = _work(store, mine, jobs)
+        work = work_of(store, mine, jobs)
         planned = {} if plan is None else _turns(plan)
         _follow(run_blocks(work.turns, **planned), work, lock, on_progress)
         for one in mine:
@@ -162,7 +146,7 @@ def fill(
         if _unread(store, one):
             unseal(files)  # the next call looks whether they can be read by then
     if only is None and store.complete and not store.finished:
-        for left in (_SPOOL, MAPS):  # also after a death just before this
+        for left in (SPOOL, MAPS):  # also after a death just before this
             files.delete_tree(left)
         store.finish()
     return store
@@ -222,145 +206,9 @@ def _check_reach(store: Store) -> None:
         raise InputError(message)
 
 
-def _work(store: Store, passes: Sequence[Pass], jobs: Jobs) -> _Work:
-    """List the blocks to compute; those that processes have died in come last."""
-    work = _Work()
-    todo: dict[str, set[int]] = {}
-    for one in passes:
-        grid, commits = store.schema.grid(one), store.commits(one)
-        work.total += store.schema.n_images
-        work.done += sum(each.stop - each.start for each in commits.values())
-        work.failed += sum(len(each.failures) for each in commits.values())
-        lacking = jobs.wanted(range(len(grid))) - commits.keys()
-        if lacking:
-            todo[one.key] = lacking
-    for group, blocks in _shared(passes, todo, jobs):
-        fallen = deaths(store.files, group[0])
-        work.lost += _left_alone(store.files, group[0], fallen)
-        given = jobs.of(*group)
-        work.turns += [Turn(given, block) for block in _in_order(blocks, fallen)]
-    return work
-
-
-def _shared(
-    passes: Sequence[Pass], todo: Mapping[str, Collection[int]], jobs: Jobs
-) -> Iterator[tuple[list[Pass], list[int]]]:
-    """Yield passes that can share the reading of images, and the blocks they all lack."""
-    groups: dict[object, list[Pass]] = {}
-    for one in (one for one in passes if one.key in todo):
-        alike = (one.block, one.parts["decode"])
-        groups.setdefault(one.key if jobs.origin(one) else alike, []).append(one)
-    for group in groups.values():
-        together: dict[tuple[bool, ...], list[int]] = {}
-        for block in sorted(set().union(*(todo[one.key] for one in group))):
-            lacking = tuple(block in todo[one.key] for one in group)
-            together.setdefault(lacking, []).append(block)
-        for lacking, blocks in together.items():
-            yield list(compress(group, lacking)), blocks
-
-
-def _in_order(todo: Sequence[int], fallen: Mapping[int, int]) -> list[int]:
-    """Return the blocks to try, those without a death first."""
-    tried = [block for block in todo if fallen.get(block, 0) < DEATHS]
-    return sorted(tried, key=lambda block: fallen.get(block, 0))
-
-
-def _left_alone(files: Files, one: Pass, fallen: dict[int, int]) -> list[BlockLoss]:
-    """Return the blocks that earlier runs died in so often that this one skips them."""
-    return [
-        BlockLoss(
-            key=one.key,
-            block=block,
-            reason=f"its process died {times} times: "
-            + "; ".join(deaths_in(files, one, block)),
-            final=True,
-        )
-        for block, times in fallen.items()
-        if times >= DEATHS
-    ]
-
-
-class Jobs:
-    """Makes the jobs of a run: what workers need, where they find it.
-
-    Parameters
-    ----------
-    store : Store
-        The store.
-    networks : mapping of str to Network
-        By what the store calls them.
-    source : Source
-        Of the images.
-    lock : Lock
-        Of the store.
-    plan : Plan, optional
-        See `fill`.
-    only : Selection, optional
-        What of the store.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        networks: Mapping[str, Network],
-        source: Source,
-        lock: Lock,
-        *,
-        plan: Plan | None = None,
-        only: Selection | None = None,
-    ) -> None:
-        self._store, self._networks, self._lock = store, networks, lock
-        self._source, self._plan, self._only = source, plan, only
-        self._origins: dict[str, Origin | None] = dict(only.origins) if only else {}
-
-    def wanted(self, blocks: Collection[int]) -> set[int]:
-        """Return those of some blocks that are to be computed."""
-        chosen = None if self._only is None else self._only.blocks
-        return set(blocks) if chosen is None else set(blocks) & set(chosen)
-
-    def origin(self, one: Pass) -> Origin | None:
-        """Return the stored layer from which a pass is computed, if it is cheaper."""
-        if one.key not in self._origins:
-            network = self._networks[one.network]
-            found = cheaper_start(self._store, network, self._decoded(one), one)
-            self._origins[one.key] = None if found is None else Origin(found)
-        return self._origins[one.key]
-
-    def of(self, *passes: Pass) -> Job:
-        """Return the job of passes that have the same blocks and decode alike."""
-        shared, plan = None if self._only is None else self._only.spool, self._plan
-        spool = spool_of(self._store) if shared is None else shared
-        return Job(
-            store=self._store.url,
-            token=self._lock.token,
-            parts=tuple(self._part(one, spool) for one in passes),
-            source=self._decoded(passes[0]).spooled(spool),
-            decode_threads=plan.decode_threads if plan else settings().decode_threads,
-            slots=plan.threads if plan else 0,
-            projected_mem=plan.projected_mem if plan else 0,
-        )
-
-    def _part(self, one: Pass, spool: Files) -> Part:
-        known = {} if self._only is None else self._only.spooled
-        if one.network not in known:  # a large network takes seconds to write
-            known[one.network] = self._networks[one.network].spool(spool)
-        origin = self.origin(one)
-        start, place = (None, None) if origin is None else (origin.layer, origin.place)
-        return Part(one.identity, known[one.network], start, place)
-
-    def _decoded(self, one: Pass) -> Source:
-        """Return the source as a pass decodes it."""
-        return decoded_by(self._source, one.parts["decode"])
-
-
-def spool_of(store: Store) -> Files:
-    """Return where networks and pixels lie for the length of a run."""
-    return files_at(f"{store.url}/{_SPOOL}")
-
-
 def _follow(
     outcomes: Generator[Outcome, None, None],
-    work: _Work,
+    work: Work,
     lock: Lock,
     on_progress: Callable[[Progress], None] | None,
 ) -> None:

@@ -154,7 +154,7 @@ def cost(
     Cost
         A task takes the longer of reading ahead and of its forward passes, then writes;
         but never less than the work of its images on its share of the cores, nor than
-        threads of one process take that run Python in turn. Tasks come in rounds of as
+        threads of one process take that run Python, or forward passes, in turn. Tasks come in rounds of as
         many as there are slots.
     """
     one = work or Work.of(measured, batch=layout.batch)
@@ -185,8 +185,13 @@ def _walls(measured: Measurement, one: Work, layout: Layout, cores: int) -> _Wal
         forward=forward,
         pipeline=max(ahead, forward) + one.write,
         cores=busy / share,
-        python=one.held * layout.threads,
+        python=max(one.held * layout.threads, _turns(forward, layout)),
     )
+
+
+def _turns(forward: float, layout: Layout) -> float:
+    """Return how long threads wait for their turns: one runs a forward pass at a time."""
+    return forward * layout.threads if layout.threads > 1 else 0.0
 
 
 def _makespan(wall: float, one: Work, layout: Layout, n_images: int) -> float:

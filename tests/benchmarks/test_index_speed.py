@@ -23,7 +23,8 @@ FULL = os.environ.get("EMBEDKIT_BENCH") == "1"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
 K, TARGET = 10, 0.99
 REPEATS = 5 if FULL else 1
-INDEX_ROWS, INDEX_FEATURES = (60_000, 784) if FULL else (6_000, 48)
+ROWS = int(os.environ.get("EMBEDKIT_BENCH_ROWS", "60000"))
+INDEX_ROWS, INDEX_FEATURES = (ROWS, 784) if FULL else (6_000, 48)
 QUERIES = 5_000 if FULL else 500
 GRAPH_ROWS = (12_500, 25_000, 50_000, 100_000) if FULL else (3_000,)
 GRAPH_FEATURES = 512 if FULL else 32
@@ -31,6 +32,7 @@ GRAPH_FEATURES = 512 if FULL else 32
 GRAPHS = [(16, 128), (32, 128)] if FULL else [(16, 40)]
 BREADTHS = (16, 32, 64, 128, 256, 512)
 LISTS = (256, 1024, 2048) if FULL else (64,)
+AXES = (128, 256) if FULL else (16,)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -100,7 +102,18 @@ def _by_hand(rows, queries, wanted):
             rate, (_, found) = _rate(lambda q, i=index: i.search(q, K), queries)
             name = f"IVF{lists} nprobe {probe}"
             points.append(Point(name, _share(found, wanted), rate))
-    return points
+    for axes in AXES:
+        index = faiss.index_factory(rows.shape[1], f"PCA{axes},HNSW32")
+        graph = faiss.downcast_index(index.index)
+        index.train(rows)
+        index.add(rows)
+        for breadth in BREADTHS:
+            graph.hnsw.efSearch = breadth
+            rate, (_, found) = _rate(lambda q, i=index: i.search(q, K), queries)
+            name = f"PCA{axes} HNSW32 efSearch {breadth}"
+            points.append(Point(name, _share(found, wanted), rate))
+    rate, (_, found) = _rate(lambda q: faiss.knn(q, rows, K), queries)
+    return [*points, Point("flat", _share(found, wanted), rate)]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from distributed.protocol import dumps
 from embedkit.errors import NetworkError
 from embedkit.extraction import driver, task
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.run import Jobs
+from embedkit.extraction.jobs import Jobs
 from embedkit.extraction.task import extract_block
 from embedkit.files.files import files_at
 from embedkit.networks.load import load_network

@@ -62,3 +62,17 @@ def test_threads_inside_a_forward_pass_help_as_measured(measured):
     assert measured.faster(4) == 2.9
     assert measured.faster(0.5) == 0.5
     assert measured.faster(1) == 1.0
+
+
+def test_forward_passes_of_one_process_take_turns(measured):
+    """Two threads of it take as long as one where these are most of the work."""
+    quick = replace(measured, decode_seconds=0.0, held_seconds=0.0, write_rate=1e12)
+    layout = Layout(workers=1, threads=2, batch=16, block=256, decode_threads=2)
+
+    together = cost(quick, layout, n_images=4096, cores=2)
+    apart = cost(quick, replace(layout, workers=2, threads=1), n_images=4096, cores=2)
+
+    forward = 4096 * quick.forward_seconds(16)
+    assert together.seconds >= forward
+    assert together.waits_for == "python"
+    assert apart.seconds < 0.6 * together.seconds

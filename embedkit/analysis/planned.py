@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedkit.analysis.machine import machine_for
+from embedkit.analysis.threads import machine
 from embedkit.planning.analyses import plan_analysis
 from embedkit.planning.analysis_costs import AnalysisModel, AnalysisSize
 from embedkit.planning.analysis_plan import AnalysisPlan
@@ -29,7 +29,7 @@ def planned(
     rows : int, optional
         Rows of a task, where chunks decide them.
     memory_limit : int or str, optional
-        What a process may take; see `embedkit.analysis.machine.machine_for`.
+        What a process may take; see `embedkit.analysis.threads.machine`.
 
     Returns
     -------
@@ -46,4 +46,4 @@ def planned(
         itemsize=itemsize,
         studies=studies,
     )
-    return plan_analysis(model, size, machine=machine_for(memory_limit), rows=rows)
+    return plan_analysis(model, size, machine=machine(memory_limit), rows=rows)

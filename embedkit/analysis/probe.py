@@ -22,12 +22,11 @@ from embedkit.analysis.linear_probe import (
     t_interval,
     wilson,
 )
-from embedkit.analysis.machine import machine_for
 from embedkit.analysis.planned import planned
 from embedkit.analysis.share import run_limited
 from embedkit.analysis.table import Table, join_table
 from embedkit.analysis.target import Columns, Setup, set_up
-from embedkit.analysis.threads import task_slots
+from embedkit.analysis.threads import machine, task_slots
 from embedkit.errors import InputError, did_you_mean
 from embedkit.planning.analysis_models import PROBE
 from embedkit.planning.analysis_plan import AnalysisPlan
@@ -178,7 +177,7 @@ def _in_turns(tasks: Sequence[Any], *, at_once: int) -> list[LayerScores]:
 
     Otherwise so many at a time as one process may run: all could meet in the same one.
     """
-    turn = len(tasks) if at_once >= machine_for(None).slots else at_once
+    turn = len(tasks) if at_once >= machine(None).slots else at_once
     starts = range(0, len(tasks), turn)
     return [one for at in starts for one in compute(*tasks[at : at + turn])]
 

@@ -85,7 +85,7 @@ def planned_neighbors(
     shape = (x.sizes["image"], n_neighbors)
     dims = ("image", "neighbor")
     blank = xr.Dataset(
-        {
+        {  # nobody computes them
             "indices": (dims, da.zeros(shape, dtype=np.int64)),
             "distances": (dims, da.zeros(shape, dtype=np.float32)),
         },

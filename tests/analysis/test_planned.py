@@ -9,8 +9,8 @@ import xarray as xr
 import embedkit as ek
 from embedkit.analysis import probe as probe_module
 from embedkit.analysis.graph import neighbor_graph
-from embedkit.analysis.machine import machine_for
 from embedkit.analysis.planned import planned
+from embedkit.analysis.threads import machine
 from embedkit.errors import PlanError
 from embedkit.planning import analyses
 from embedkit.planning.analysis_models import CLUSTER
@@ -154,8 +154,8 @@ def test_layers_are_probed_in_turns_where_memory_is_tight(layer, monkeypatch):
 def test_without_a_cluster_this_process_is_the_machine():
     """Half of what is free, or what was asked for, and Dask's own threads."""
     with dask.config.set(num_workers=3):
-        found = machine_for(None)
-        given = machine_for("2 MiB")
+        found = machine(None)
+        given = machine("2 MiB")
 
     assert 0 < found.memory_limit < psutil.virtual_memory().total // 2 + 1
     assert (found.slots, found.on_machine, found.workers) == (3, 3, 3)
@@ -173,7 +173,7 @@ def test_the_smallest_worker_decides(client, monkeypatch):
         type(client), "scheduler_info", lambda _, n_workers: {"workers": workers}
     )
 
-    found = machine_for(None)
+    found = machine(None)
 
     assert found.memory_limit == 3 * 10**8
     assert (found.slots, found.on_machine, found.workers) == (4, 5, 6)

@@ -71,13 +71,11 @@ def layer(folder, n, width, name="rows", first=0):
     return xr.DataArray(data, dims=("image", "feature"), coords=coords, name=name)
 
 
-def lists(folder, n, k, *, scattered=False):
+def lists(folder, n, k):
     """Return neighbor lists within groups of 200 images, and some links between them."""
 
     def near(rows):
         rng = np.random.default_rng(int(rows[0]))
-        if scattered:
-            return (rows[:, None] + rng.integers(1, n, (len(rows), k))) % n
         ranks = rng.random((len(rows), 199)).argsort(axis=1)[:, :k] + 1
         start = rows // 200 * 200
         inside = start[:, None] + (rows[:, None] - start[:, None] + ranks) % 200
@@ -133,8 +131,32 @@ def _probe(folder, n, width, *, target="label"):
 
 def _append(folder, n, width):
     x, new = layer(folder, n, width), layer(folder, n // 20, width, "new", n)
-    nn = lists(folder, n, 15, scattered=True)
-    return partial(ek.append_neighbors, nn, x, new=new.rename("rows"))
+    return partial(
+        ek.append_neighbors, _true_lists(folder, x), x, new=new.rename("rows")
+    )
+
+
+def _true_lists(folder, x, k=15):
+    """Return scattered lists with the distances that they have: these are looked at."""
+    n, width = x.shape
+    held = np.memmap(folder / "rows.raw", "<f4", "r", shape=(n, width))
+    offsets = np.sort(np.random.default_rng(0).choice(n - 1, k, replace=False)) + 1
+
+    def measured(rows):
+        near = (rows[:, None] + offsets) % n
+        gaps = held[near].astype(float) - held[rows][:, None].astype(float)
+        far = np.sqrt((gaps**2).sum(axis=2))
+        order = np.argsort(far, axis=1)
+        return np.take_along_axis(near, order, 1), np.take_along_axis(far, order, 1)
+
+    indices = stored(folder, "indices", lambda rows: measured(rows)[0], (n, k), "<i8")
+    distances = stored(folder, "far", lambda rows: measured(rows)[1], (n, k), "<f4")
+    dims = ("image", "neighbor")
+    return xr.Dataset(
+        {"indices": (dims, indices), "distances": (dims, distances)},
+        coords=xr.Coordinates({"image": x["image"].variable}, indexes={}),
+        attrs={"metric": "euclidean", "exact": True, "n_neighbors": k, "embedkit": "0"},
+    )
 
 
 def _accuracy(folder, n, k):

@@ -40,6 +40,9 @@ def test_saved_neighbors_need_no_plan(run, store):
     run("neighbors", store, "-k", 5, "--metric", "cosine")
 
     assert "it is saved" in run("neighbors", store, "-k", 5, "--dry-run").out
+    nearly = ("--recall", 0.9, "--dry-run")
+    assert "it is saved" in run("neighbors", store, "-k", 5, *nearly).out
+    assert "neighbors of " in run("neighbors", store, "-k", 4, *nearly).out
     told = run("communities", store, "-k", 5, "--dry-run", "--json").json["plans"]
     assert [each["asked"] for each in told] == ["neighbor_graph", "communities"]
 

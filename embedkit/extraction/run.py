@@ -13,6 +13,7 @@ from distributed import get_client
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
 from embedkit.extraction.dispatch import Outcome, Turn, run_blocks
 from embedkit.extraction.jobs import SPOOL, Jobs, spool_of
+from embedkit.extraction.losses import left_alone, told
 from embedkit.extraction.machines import active_client
 from embedkit.extraction.maps import MAPS
 from embedkit.extraction.selection import Selection, SelectionIncomplete
@@ -23,7 +24,7 @@ from embedkit.images.source import Source
 from embedkit.networks.network import Network
 from embedkit.planning.plan import Plan
 from embedkit.store.arrays import read, read_text
-from embedkit.store.attempts import DEATHS, deaths, deaths_in, forget
+from embedkit.store.attempts import DEATHS, deaths, forget
 from embedkit.store.blocks import content_array
 from embedkit.store.commits import PRIVATE, compact
 from embedkit.store.lock import Lock
@@ -151,7 +152,7 @@ def fill(
         _clean(files)
         if work.lost:
             kind = IncompleteStore if only is None else SelectionIncomplete
-            raise kind(_told(store, work.lost))
+            raise kind(told(store, work.lost))
     for one in mine:
         compact(files, one, store.commits(one))
         if _unread(store, one):
@@ -231,7 +232,7 @@ def _work(store: Store, passes: Sequence[Pass], jobs: Jobs) -> _Work:
             todo[one.key] = lacking
     for group, blocks in _shared(passes, todo, jobs):
         fallen = deaths(store.files, group[0])
-        work.lost += _left_alone(store.files, group[0], fallen)
+        work.lost += left_alone(store.files, group[0], fallen)
         given = jobs.of(*group)
         work.turns += [Turn(given, block) for block in _in_order(blocks, fallen)]
     return work
@@ -258,21 +259,6 @@ def _in_order(todo: Sequence[int], fallen: Mapping[int, int]) -> list[int]:
     """Return the blocks to try, those without a death first."""
     tried = [block for block in todo if fallen.get(block, 0) < DEATHS]
     return sorted(tried, key=lambda block: fallen.get(block, 0))
-
-
-def _left_alone(files: Files, one: Pass, fallen: dict[int, int]) -> list[BlockLoss]:
-    """Return the blocks that earlier runs died in so often that this one skips them."""
-    return [
-        BlockLoss(
-            key=one.key,
-            block=block,
-            reason=f"its process died {times} times: "
-            + "; ".join(deaths_in(files, one, block)),
-            final=True,
-        )
-        for block, times in fallen.items()
-        if times >= DEATHS
-    ]
 
 
 def _follow(
@@ -305,22 +291,3 @@ def _follow(
                         seconds=time.perf_counter() - began,
                     )
                 )
-
-
-def _told(store: Store, lost: Sequence[BlockLoss]) -> str:
-    """Say which blocks are missing, why, and how to go on."""
-    done, blocks = store.blocks
-    passes = {one.key: one for one in store.schema.passes}
-    listed = [_loss(store, passes[each.key], each) for each in lost[:3]]
-    more = [f"and {len(lost) - 3} more"] if lost[3:] else []
-    return (
-        f"{len(lost)} of the {blocks} blocks of {store.url} could not be computed, "
-        f"{done} are written: {'; '.join([*listed, *more])}. Mend the cause or take the "
-        "images out, then run the same call again: it computes what is missing"
-    )
-
-
-def _loss(store: Store, one: Pass, lost: BlockLoss) -> str:
-    rows = store.schema.grid(one).rows(lost.block)
-    ids = store.columns()["image"][[rows.start, rows.stop - 1]].values
-    return f"block {lost.block} (images {ids[0]!r} to {ids[1]!r}): {lost.reason}"

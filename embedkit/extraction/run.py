@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from distributed import get_client
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
 from embedkit.extraction.dispatch import Outcome, run_blocks
 from embedkit.extraction.jobs import SPOOL, Jobs, spool_of
+from embedkit.extraction.losses import told
 from embedkit.extraction.machines import active_client
 from embedkit.extraction.maps import MAPS
 from embedkit.extraction.selection import Selection, SelectionIncomplete
@@ -140,7 +141,7 @@ def fill(
         _clean(files)
         if work.lost:
             kind = IncompleteStore if only is None else SelectionIncomplete
-            raise kind(_told(store, work.lost))
+            raise kind(told(store, work.lost))
     for one in mine:
         compact(files, one, store.commits(one))
         if _unread(store, one):
@@ -236,22 +237,3 @@ def _follow(
                         seconds=time.perf_counter() - began,
                     )
                 )
-
-
-def _told(store: Store, lost: Sequence[BlockLoss]) -> str:
-    """Say which blocks are missing, why, and how to go on."""
-    done, blocks = store.blocks
-    passes = {one.key: one for one in store.schema.passes}
-    listed = [_loss(store, passes[each.key], each) for each in lost[:3]]
-    more = [f"and {len(lost) - 3} more"] if lost[3:] else []
-    return (
-        f"{len(lost)} of the {blocks} blocks of {store.url} could not be computed, "
-        f"{done} are written: {'; '.join([*listed, *more])}. Mend the cause or take the "
-        "images out, then run the same call again: it computes what is missing"
-    )
-
-
-def _loss(store: Store, one: Pass, lost: BlockLoss) -> str:
-    rows = store.schema.grid(one).rows(lost.block)
-    ids = store.columns()["image"][[rows.start, rows.stop - 1]].values
-    return f"block {lost.block} (images {ids[0]!r} to {ids[1]!r}): {lost.reason}"

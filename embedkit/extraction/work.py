@@ -8,9 +8,9 @@ from itertools import compress
 
 from embedkit.extraction.dispatch import Turn
 from embedkit.extraction.jobs import Jobs
+from embedkit.extraction.losses import left_alone
 from embedkit.extraction.task import BlockLoss
-from embedkit.files.files import Files
-from embedkit.store.attempts import DEATHS, deaths, deaths_in
+from embedkit.store.attempts import DEATHS, deaths
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
 
@@ -54,7 +54,7 @@ def work_of(store: Store, passes: Sequence[Pass], jobs: Jobs) -> Work:
             todo[one.key] = lacking
     for group, blocks in _shared(passes, todo, jobs):
         fallen = deaths(store.files, group[0])
-        work.lost += _left_alone(store.files, group[0], fallen)
+        work.lost += left_alone(store.files, group[0], fallen)
         given = jobs.of(*group)
         work.turns += [Turn(given, block) for block in _in_order(blocks, fallen)]
     return work
@@ -81,18 +81,3 @@ def _in_order(todo: Sequence[int], fallen: Mapping[int, int]) -> list[int]:
     """Return the blocks to try, those without a death first."""
     tried = [block for block in todo if fallen.get(block, 0) < DEATHS]
     return sorted(tried, key=lambda block: fallen.get(block, 0))
-
-
-def _left_alone(files: Files, one: Pass, fallen: dict[int, int]) -> list[BlockLoss]:
-    """Return the blocks that earlier runs died in so often that this one skips them."""
-    return [
-        BlockLoss(
-            key=one.key,
-            block=block,
-            reason=f"its process died {times} times: "
-            + "; ".join(deaths_in(files, one, block)),
-            final=True,
-        )
-        for block, times in fallen.items()
-        if times >= DEATHS
-    ]

@@ -17,7 +17,7 @@ from faiss.contrib.datasets import SyntheticDataset
 from pynndescent import NNDescent
 
 import embedkit as ek
-from embedkit.analysis.ivf_search import approximate
+from embedkit.analysis.approximate import approximate
 
 FULL = os.environ.get("EMBEDKIT_BENCH") == "1"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2

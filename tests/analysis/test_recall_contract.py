@@ -45,7 +45,12 @@ def test_neighbors_keep_their_recall():
         x = _array(_rows(KINDS[number % 5], number))
         target = (0.8, 0.9, 0.95)[number % 3]
         found = approximate(
-            x, n_neighbors=K, metric="euclidean", recall=target, seed=number
+            x,
+            n_neighbors=K,
+            metric="euclidean",
+            recall=target,
+            way=("lists", "graph")[number % 2],
+            seed=number,
         )
         exact = ek.neighbors(x, n_neighbors=K)
         shares = _shares(found["indices"].values, exact["indices"].values)

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from embedkit.extraction import probe, probing
+from embedkit.extraction.asked import Asked
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 
@@ -68,3 +70,45 @@ def photos(tmp_path):
 def images(photos):
     """The pictures, opened."""
     return open_images(photos)
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """Measurements are kept among the test's files."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("EMBEDKIT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Measure in this process, and note the folder of each process that would start."""
+    folders = []
+
+    def run(folder, *, seconds):
+        folders.append(folder)
+        status = probe.main(folder)
+        return f"ended with status {status}" if status else ""
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(probing, "_run", run)
+    yield folders
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def ask(images, network):
+    """Makes a call of `extract` of the tiny network."""
+
+    def make(images=images, network=network, layers="all", pool="avg", **options):
+        chosen = network.resolve(layers)
+        return Asked(
+            images=images,
+            network=network,
+            layers=chosen,
+            pools=network.resolve_pools(pool, chosen),
+            batch_size=8,
+            **options,
+        )
+
+    return make

@@ -1,22 +1,15 @@
 """What a run needs: measured, kept, and put together."""
 
 import json
-import math
-from dataclasses import replace
-from types import SimpleNamespace
 
 import dask
 import numpy as np
 import pytest
-import torch
-from distributed import Client, KilledWorker, LocalCluster
 from torch import nn
 
-from embedkit.errors import InputError, PlanError, StoreError
-from embedkit.extraction import machines, measuring, probe, probing
-from embedkit.extraction.asked import Asked
+from embedkit.errors import InputError, StoreError
+from embedkit.extraction import probe
 from embedkit.extraction.measuring import measure
-from embedkit.extraction.probe_job import FOUND, SAID
 from embedkit.files.files import files_at
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
@@ -34,46 +27,7 @@ class Branches(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    """Measurements are kept among the test's files."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("EMBEDKIT_CACHE", str(folder))
-    return folder
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """Measure in this process, and note the folder of each process that would start."""
-    folders = []
-
-    def run(folder, *, seconds):
-        folders.append(folder)
-        status = probe.main(folder)
-        return f"ended with status {status}" if status else ""
-
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(probing, "_run", run)
-    yield folders
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def ask(images, network):
-    """Makes a call of `extract` of the tiny network."""
-
-    def make(images=images, network=network, layers="all", pool="avg", **options):
-        chosen = network.resolve(layers)
-        return Asked(
-            images=images,
-            network=network,
-            layers=chosen,
-            pools=network.resolve_pools(pool, chosen),
-            batch_size=8,
-            **options,
-        )
-
-    return make
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_everything_a_plan_counts_with_is_measured(ask, network, started):
@@ -281,129 +235,3 @@ def test_blocks_of_an_object_store_are_written_beside_it(ask, started, s3_bucket
 def test_memory_of_this_process_is_no_place(ask, started):
     """Another process could not reach it."""
     assert measure([ask()], where=files_at("memory://here")).write_rate > 0
-
-
-def _cut(folder, name):
-    """Take away what was found from some name on, and end within a line."""
-    lines = (folder / FOUND).read_text().splitlines(keepends=True)
-    kept = lines[: next(i for i, line in enumerate(lines) if f'["{name}"' in line)]
-    (folder / FOUND).write_text("".join(kept) + '["forw')
-
-
-@pytest.mark.parametrize(
-    ("name", "doing"),
-    [
-        ("reserved", "starting"),
-        ("loaded", "loading the network"),
-        ("pixels", "reading images"),
-        ("forward", "the first forward pass"),
-        ("shards", "writing a block"),
-    ],
-)
-def test_a_process_that_dies_early_is_told(ask, monkeypatch, started, name, doing):
-    """What it was doing, how it ended, and what to do."""
-    true = probing._run
-
-    def dies(folder, *, seconds):
-        true(folder, seconds=seconds)
-        _cut(folder, name)
-        (folder / SAID).write_text("first\nlast words\n\n")
-        return "was ended by signal 9, as when memory runs out"
-
-    monkeypatch.setattr(probing, "_run", dies)
-
-    with pytest.raises(
-        PlanError,
-        match=rf"'Tiny' cannot be measured: .* signal 9.* while {doing} \(last words\): "
-        "give workers more memory",
-    ):
-        measure([ask()])
-
-
-def test_a_process_that_dies_of_a_large_batch_has_told_enough(
-    ask, monkeypatch, started
-):
-    """The batches before it count."""
-    true = probing._run
-
-    def dies(folder, *, seconds):
-        true(folder, seconds=seconds)
-        _cut(folder, "forward_held")
-        return "was ended by signal 9, as when memory runs out"
-
-    monkeypatch.setattr(probing, "_run", dies)
-
-    found = measure([ask()])
-
-    assert len(found.networks[0].forward) >= 2
-    assert found.speedup == ((1, 1.0),)
-
-
-def test_workers_of_a_kind_are_measured_once(ask, started):
-    """Two that are alike are one kind, and its limits are theirs."""
-    with (
-        LocalCluster(
-            processes=False,
-            n_workers=2,
-            threads_per_worker=3,
-            memory_limit="3GiB",
-            dashboard_address=":0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        (kind,) = machines.machines()
-        found = measure([ask()])
-        assert kind.address in client.scheduler_info()["workers"]
-
-    assert (kind.threads, kind.limit) == (3, 3 * 2**30)
-    assert len(started) == 1
-    assert found.networks[0].name == "Tiny"
-    measure([ask()])
-    assert len(started) == 2, "this process is another kind of worker"
-
-
-def test_of_unlike_workers_each_is_measured(ask, started, monkeypatch):
-    """And the most demanding numbers count."""
-    here = machines.machine_here()
-    two = (here, replace(here, cores=here.cores + 1))
-    monkeypatch.setattr(measuring, "machines", lambda: two)
-
-    found = measure([ask()])
-
-    assert len(started) == 2
-    each = []
-    for kind in two:
-        monkeypatch.setattr(measuring, "machines", lambda kind=kind: (kind,))
-        each.append(measure([ask()]))
-    assert len(started) == 2
-    assert found.reserved == max(one.reserved for one in each)
-    assert found.write_rate == min(one.write_rate for one in each)
-
-
-def test_a_worker_that_dies_is_told(ask, started, monkeypatch):
-    """Which one, and what to do."""
-
-    class Dying:
-        def scatter(self, given, **options):
-            return given
-
-        def submit(self, *given, **options):
-            return self
-
-        def result(self):
-            raise KilledWorker("measure", SimpleNamespace(address="tcp://a"), 3)
-
-    monkeypatch.setattr(machines, "active_client", Dying)
-
-    with pytest.raises(PlanError, match="worker tcp://a died while it was measured"):
-        machines.on_worker("tcp://a", abs, -1)
-
-
-def test_a_kind_of_worker_is_told_by_what_speed_depends_on():
-    """All of it can be written as JSON, and where it is does not count."""
-    here = machines.machine_here(2, 10**9)
-
-    assert replace(here, address="tcp://a").kind == here.kind
-    assert json.loads(json.dumps(here.kind))["threads"] == 2
-    assert dict(here.versions).keys() >= {"python", "torch", "zarr", "numpy"}
-    assert math.isclose(here.limit, 10**9)

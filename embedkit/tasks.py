@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,7 +17,7 @@ from typing import Any, TypeAlias
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, get_client, wait
+from distributed import Client, KilledWorker, get_client, rejoin, secede, wait
 
 from embedkit.config import settings
 from embedkit.errors import TaskError
@@ -68,7 +69,8 @@ def run_tasks(
     arguments : tuple
     result : object
         One pair per call, in the order in which the calls end. Closing the iterator early
-        cancels what has not started.
+        cancels what has not started. Inside a Dask task, that task gives up its place on
+        the worker until the last pair is out.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def _on_cluster(
             future = client.submit(function, *call.arguments, key=key, pure=False)
             in_flight[future] = call
 
-    try:
+    with _place_given_up(), _cancelled_at_the_end(client, in_flight):
         with _connected(name):
             fill()
         while in_flight:
@@ -133,9 +135,34 @@ def _on_cluster(
                     yield call.arguments, result
                 with _connected(name):
                     fill()
+
+
+@contextmanager
+def _cancelled_at_the_end(
+    client: Client, in_flight: dict[Any, _Call]
+) -> Iterator[None]:
+    """Cancel what is in flight when nobody waits for it any more."""
+    try:
+        yield
     finally:
         if client.status == "running":
             client.cancel(list(in_flight))
+
+
+@contextmanager
+def _place_given_up() -> Iterator[None]:
+    """Free the worker's thread where this is a task: it may be the only one there is."""
+    try:
+        secede()
+    except (ValueError, KeyError):  # no task, or one that has given up its place before
+        yield
+        return
+    here = threading.get_ident()
+    try:
+        yield
+    finally:
+        if threading.get_ident() == here:  # not where an iterator was just forgotten
+            rejoin()
 
 
 @contextmanager

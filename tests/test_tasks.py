@@ -91,6 +91,49 @@ def test_no_more_than_the_window_is_drawn(anywhere, monkeypatch):
     assert next(drawn) <= 10 + 2 * 6
 
 
+def doubles(count):
+    return sorted(value for _, value in run_tasks(double, _singles(count), name="d"))
+
+
+def both_levels(count):
+    """Run tasks in tasks in a task, one after the other."""
+    return [value for _, value in run_tasks(doubles, _singles(count), name="levels")]
+
+
+def first_double(count):
+    """Leave the rest of the calls alone."""
+    calls = run_tasks(double, _singles(count), name="some")
+    found = next(calls)
+    calls.close()
+    return found[1], doubles(3)
+
+
+def _singles(count):
+    return ((number,) for number in range(count))
+
+
+def test_tasks_run_inside_of_a_task_on_the_only_thread():
+    """Its place is free for them while it waits, at any depth, and taken again."""
+    with (
+        LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        once = client.submit(doubles, 5).result(timeout=20)
+        futures = client.map(both_levels, [3, 4])
+        levels = client.gather(futures, errors="raise")
+        some = client.submit(first_double, 50).result(timeout=20)
+        threads = {
+            len(each.executors["default"]._threads) for each in cluster.workers.values()
+        }
+
+    assert once == [0, 2, 4, 6, 8]
+    assert [sorted(map(len, each)) for each in levels] == [[0, 1, 2], [0, 1, 2, 3]]
+    assert some == (some[0], [0, 2, 4])
+    assert threads == {1}
+
+
 @pytest.mark.slow
 def test_a_death_is_no_end_and_deaths_without_end_are(tmp_path):
     """A call whose worker dies is sent again; one that always kills is given up."""

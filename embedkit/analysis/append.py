@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from embedkit.analysis.frame import (
@@ -19,7 +21,7 @@ from embedkit.analysis.frame import (
 from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.ivf_survey import survey
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
-from embedkit.analysis.pair_distances import Floats
+from embedkit.analysis.pair_distances import Floats, Metric
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.subset_search import ranked, search_subset
@@ -64,7 +66,8 @@ def append_neighbors(
     Raises
     ------
     InputError
-        When `nn` is not exact or not of `x`, or features or ids do not fit.
+        When `nn` is not exact or not of `x`, as its ids or its distances tell, or
+        features or ids do not fit.
 
     See Also
     --------
@@ -76,8 +79,13 @@ def append_neighbors(
     with tempfile.TemporaryDirectory(prefix="embedkit-", dir=_made(scratch)) as place:
         folder = Path(place)
         rows = spool(both, folder / "rows")
-        _, _, space = survey(rows, metric=metric)
-        np.save(folder / "stored.npy", np.asarray(nn["indices"].values))
+        usable, _, space = survey(rows, metric=metric)
+        stored = np.asarray(nn["indices"].values)
+        lonely = np.flatnonzero(usable[:first] & (stored < 0).all(axis=1))
+        if _has_neighbors(lonely[:1], np.flatnonzero(usable[:first])[:2], rows, metric):
+            raise _stale(both, int(lonely[0]))
+        np.save(folder / "stored.npy", stored)
+        np.save(folder / "stored_near.npy", np.asarray(nn["distances"].values))
         near, ids = nothing_found(rows.shape[0], k)
         for start in range(first, rows.shape[0], _NEW):
             stop = min(start + _NEW, rows.shape[0])
@@ -93,9 +101,13 @@ def append_neighbors(
             (rows, space, folder, part.start, part.stop, first)
             for part in parts(first, rows.shape[1], entries=_TASK)
         ]
-        for task, found in run_shared(_updated, tasks, name="append neighbors"):
+        for task, (found, stale) in run_shared(
+            _updated, tasks, name="append neighbors"
+        ):
             part = slice(task[3], task[4])
             near[part], ids[part] = found
+            if stale is not None:
+                raise _stale(both, stale)
     with np.errstate(over="ignore"):  # beyond 3e38 a float32 distance is infinite
         distances = near.astype(np.float32)
     dims = ("image", "neighbor")
@@ -112,13 +124,19 @@ def append_neighbors(
 
 def _updated(
     rows: Spool, space: Space, folder: Path, start: int, stop: int, first: int
-) -> tuple[Float64s, Ids]:
-    """Join the stored neighbors of old rows with their nearest new rows, a task."""
+) -> tuple[tuple[Float64s, Ids], int | None]:
+    """Join the stored neighbors of old rows with their nearest new rows, a task.
+
+    Also returns a row whose stored distances are not those of the rows, where there is
+    one: then `nn` is of other rows.
+    """
     old = rows.block(start, stop)
     stored = np.array(np.load(folder / "stored.npy", mmap_mode="r")[start:stop])
     stored[~np.isfinite(old).all(axis=1)] = -1
     k = stored.shape[1]
     best = ranked(old, _taker(rows, stored), stored, k=k, metric=space.metric)
+    known = np.load(folder / "stored_near.npy", mmap_mode="r")[start:stop]
+    other = _other_distances(best[0], np.asarray(known))
     for at in range(first, rows.shape[0], _NEW):
         near, places = search_subset(
             old,
@@ -128,7 +146,38 @@ def _updated(
             space=space,
         )
         best = merge_nearest(best, (near, np.where(places >= 0, places + at, -1)), k=k)
-    return best
+    return best, start + int(other.argmax()) if other.any() else None
+
+
+def _has_neighbors(row: Ids, others: Ids, rows: Spool, metric: Metric) -> bool:
+    """Tell whether a row, if any, has a distance to one of some others."""
+    others = np.setdiff1d(others, row)
+    if not len(row) or not len(others):
+        return False
+    near, _ = ranked(
+        rows.take(row), _taker(rows, others), others[None], k=1, metric=metric
+    )
+    return bool(np.isfinite(near[0, 0]))
+
+
+def _other_distances(
+    measured: Float64s, stored: npt.NDArray[np.floating[Any]]
+) -> npt.NDArray[np.bool_]:
+    """Tell which rows (n, k) of stored distances cannot be those that were measured."""
+    with np.errstate(over="ignore"):  # beyond 3e38 a float32 distance is infinite
+        now = measured.astype(np.float32)
+    scale = np.abs(now[np.isfinite(now)]).max(initial=0)
+    same = np.isclose(now, stored, rtol=1e-6, atol=1e-12 * scale, equal_nan=True)
+    return np.asarray(~same.all(axis=1))
+
+
+def _stale(both: xr.DataArray, row: int) -> InputError:
+    name = str(both["image"].values[row]) if "image" in both.coords else str(row)
+    return InputError(
+        f"append_neighbors got neighbors whose distances are not those of the old rows "
+        f"(image {name!r} is the first found): rows have changed since they were found; "
+        "run neighbors again."
+    )
 
 
 def _taker(rows: Spool, wanted: Ids) -> Callable[[Ids], Floats]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from embedkit.analysis.tile_hits import FOLDED, Bound, Hits
+from embedkit.analysis.tile_hits import FOLDED, Bound, Float64s, Hits
 
 if TYPE_CHECKING:
     import torch
@@ -156,13 +156,15 @@ class DeviceScores:
         """Return the scores of the P others with the M rows; no copy."""
         return DeviceScores(self.scores.T)
 
-    def hits(self, bound: Bound) -> Hits:
+    def hits(self, bound: Bound, sizes: Float64s) -> Hits:
         """Find the pairs that reach the cut of their row; see `tile_hits.hits`.
 
         Parameters
         ----------
         bound : Bound
             Of the M rows; tightened where a row has more pairs than it allows.
+        sizes : ndarray of float64, shape (P,)
+            Of the others; see `score_bounds.sizes`.
 
         Returns
         -------
@@ -180,23 +182,49 @@ class DeviceScores:
             over = (mask.sum(dim=1) > bound.most).nonzero()[:, 0]
             lost = over[:0]
             if len(over):
-                lost = self._thin_out(mask, over, bound)
+                lost = self._thin_out(mask, over, bound, sizes)
             row, column = mask.nonzero(as_tuple=True)
             score = self.scores[row, column]
             return _here(row), _here(column), _here(score), _here(lost)
 
     def _thin_out(
-        self, mask: torch.Tensor, over: torch.Tensor, bound: Bound
+        self, mask: torch.Tensor, over: torch.Tensor, bound: Bound, sizes: Float64s
     ) -> torch.Tensor:
         """Tighten the cut of rows with too many pairs; drop rows for which that is no help."""
         few = self.scores[over]  # (O, P)
         at = _here(over)
-        bound.raise_to(at, _here(_best(few, bound.need)[:, -1]))
+        self._tighten(few, at, bound, sizes)
         fewer = few >= self._column(bound.cut[at])
         still = fewer.sum(dim=1) > bound.most
         fewer[still] = False
         mask[over] = fewer
+        bound.cut[at[_here(still)]] = np.inf
         return over[still]
+
+    def tighten(self, bound: Bound, sizes: Float64s) -> None:
+        """Raise the cuts of all rows to what these scores prove; see `tile_hits.tighten`.
+
+        Raises
+        ------
+        DeviceFailed
+        """
+        with _failures():
+            self._tighten(self.scores, np.arange(len(self.scores)), bound, sizes)
+
+    def _tighten(
+        self,
+        scores: torch.Tensor,
+        rows: npt.NDArray[np.intp],
+        bound: Bound,
+        sizes: Float64s,
+    ) -> None:
+        if scores.shape[1] < bound.need:
+            return
+        doubt = self._column(bound.margins.rate[rows]) * scores.new_tensor(sizes)
+        chosen = (scores - doubt).topk(bound.need, dim=1, sorted=False).indices
+        picked = _here(scores.gather(1, chosen))
+        lower = bound.lower(rows[:, None], picked, sizes[_here(chosen)])
+        bound.raise_to(rows, lower.min(axis=1))
 
     def best(self, need: int) -> Floats:
         """Return the `need` best scores of each row, shape (M, need), the worst first.

@@ -23,6 +23,8 @@ import numpy.typing as npt
 from embedkit.analysis.exact_sides import Known, prepared, sides, surveyed
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.ranking import copies_of, near_dtype, nothing, self_distances
+from embedkit.analysis.score_bounds import lowered
+from embedkit.analysis.scratch import KEPT
 from embedkit.analysis.search_rows import Side, loaded
 from embedkit.analysis.spool import Spool
 from embedkit.analysis.tile_tasks import (
@@ -40,6 +42,7 @@ from embedkit.tasks import run_tasks
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 _AGAIN = 256  # rows of a task that searches in float64
+_PREPARED = "base-sizes.npy"  # is there until all rows are finished
 
 
 def search(
@@ -82,12 +85,12 @@ def search(
         asked = surveyed(queries, metric=metric, plan=plan, most=1)
     made = sides(rows, queries, known=known, asked=asked, metric=metric,
                  folder=folder, most=k + 1)  # fmt: skip
-    todo = Search(*made, alone=alone, k=k, reach=0.0, tile=plan.tile_rows,
+    todo = Search(*made, alone=alone, k=k, tile=plan.tile_rows,
                   band=plan.band_rows, slots=plan.on_machine)  # fmt: skip
     bands = -(-todo.ask.size // todo.band)
     near = [f"near-{band}.npy" for band in range(bands)]
-    if _has(folder, "reach.npy") or not all(_has(folder, name) for name in near):
-        todo = replace(todo, reach=prepared(todo))
+    if _has(folder, _PREPARED) or not all(_has(folder, name) for name in near):
+        prepared(todo)
         if alone:
             _pair_all(todo, bands, plan)
         else:
@@ -132,7 +135,10 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _sampled(todo: Search, size: int) -> Side:
-    """Save some prepared rows as a side of their own, the same ones in every run."""
+    """Save some prepared rows as a side of their own, the same ones in every run.
+
+    Lowered: their scores prove how near rows are.
+    """
     sample = replace(todo.base, name="sample", size=min(size, todo.base.size))
     rng = np.random.default_rng(0)
     places = np.sort(rng.choice(todo.base.size, sample.size, replace=False))
@@ -142,7 +148,8 @@ def _sampled(todo: Search, size: int) -> Side:
     )
     with sample.path.open("wb") as file:
         for start in range(0, len(places), 4096):
-            file.write(rows[places[start : start + 4096]].tobytes())
+            some = rows[places[start : start + 4096]]
+            file.write(lowered(some, todo.base.metric, "f4").data)
     return sample
 
 
@@ -179,9 +186,9 @@ def _again(todo: Search, done: npt.NDArray[Any]) -> None:
 
 def _tidy(folder: Path) -> None:
     """Leave the finished rows alone: the first to go says that they all are there."""
-    (folder / "reach.npy").unlink(missing_ok=True)
+    (folder / _PREPARED).unlink(missing_ok=True)
     for each in folder.iterdir():
-        if not each.name.startswith(("near-", "again-")):
+        if each.name not in KEPT and not each.name.startswith(("near-", "again-")):
             each.unlink(missing_ok=True)
 
 

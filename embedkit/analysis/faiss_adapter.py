@@ -79,15 +79,28 @@ def nearest(points: Float32s, rows: Float32s, *, k: int) -> tuple[Float32s, Ids]
     return squared, places
 
 
-def graph_index(features: int) -> FaissIndex:
+@_beside_torch()
+def graph_index(features: int, *, sample: Float32s | None = None) -> FaissIndex:
     """Make an empty navigable graph whose rows are added with our ids.
+
+    Parameters
+    ----------
+    features : int
+    sample : ndarray of float32, shape (n, features), optional
+        Rows from all over: then the graph holds a byte for each feature, between the
+        least and the largest of these.
 
     References
     ----------
     Malkov, Yashunin (2018), Efficient and robust approximate nearest neighbor search
     using hierarchical navigable small world graphs.
     """
-    graph = faiss.IndexHNSWFlat(features, _LINKS)
+    if sample is None:
+        graph: FaissIndex = faiss.IndexHNSWFlat(features, _LINKS)
+    else:
+        code: Any = faiss.ScalarQuantizer.QT_8bit
+        graph = faiss.IndexHNSWSQ(features, code, _LINKS)
+        graph.train(sample)
     graph.hnsw.efConstruction = _CONSTRUCTION
     return faiss.IndexIDMap2(graph)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import psutil
 import xarray as xr
@@ -14,10 +14,40 @@ from embedkit.analysis.index_build import make
 from embedkit.analysis.index_change import Home
 from embedkit.analysis.index_choice import choose
 from embedkit.analysis.index_files import load
-from embedkit.analysis.index_input import check_build, ids_of
+from embedkit.analysis.index_input import check_build, content_of, ids_of
 from embedkit.analysis.index_object import Index
+from embedkit.analysis.index_plan import planned
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.spool import spool
+from embedkit.planning.index import IndexPlan
+
+
+@overload
+def build_index(
+    x: xr.DataArray,
+    *,
+    recall: float = 0.95,
+    n_neighbors: int = 10,
+    memory_limit: int | str | None = None,
+    metric: Metric = "euclidean",
+    sharded: Literal["auto"] | bool = "auto",
+    seed: int = 0,
+    plan_only: Literal[False] = False,
+) -> Index: ...
+
+
+@overload
+def build_index(
+    x: xr.DataArray,
+    *,
+    recall: float = 0.95,
+    n_neighbors: int = 10,
+    memory_limit: int | str | None = None,
+    metric: Metric = "euclidean",
+    sharded: Literal["auto"] | bool = "auto",
+    seed: int = 0,
+    plan_only: Literal[True],
+) -> IndexPlan: ...
 
 
 def build_index(
@@ -29,14 +59,18 @@ def build_index(
     metric: Metric = "euclidean",
     sharded: Literal["auto"] | bool = "auto",
     seed: int = 0,
-) -> Index:
+    plan_only: bool = False,
+) -> Index | IndexPlan:
     """Build a search index that finds at least a given share of the nearest images.
 
     The kind follows from the number of rows and features and the memory: all rows
     compared exactly up to a few thousand; a navigable graph where it fits; inverted lists
     of whole rows, of bytes, or of product codes where memory is short; lists on disk where
     nothing fits. How hard a search tries is tuned against exact truth on rows that are
-    left out of the index until then, and the recall is measured on more of them.
+    left out of the index until then, and the recall is measured on more of them; once with
+    fewer rows in the index and once with more, which tells what it is with all of them.
+    Graphs of 128 features or more hold bytes, where these are fine enough; distances are
+    measured from the rows.
 
     Parameters
     ----------
@@ -59,10 +93,13 @@ def build_index(
         disk: where nothing else fits, always, or never.
     seed : int, default 0
         Of all samples.
+    plan_only : bool, default False
+        Return the plan and compute nothing.
 
     Returns
     -------
     Index
+        With `plan_only` an `IndexPlan`: kind, bytes, rows per task, threads, memory.
 
     Raises
     ------
@@ -95,15 +132,14 @@ def build_index(
     check_rows(x, asked="build_index", dims=("feature", "axis"))
     k = whole(n_neighbors, asked="build_index", name="n_neighbors")
     check_build(recall, k, metric=metric, n_images=x.sizes["image"])
-    images = ids_of(x, first=0)
     if memory_limit is None:
         memory_limit = psutil.virtual_memory().total // 2
-    choice = choose(
-        x.sizes["image"],
-        x.shape[1],
-        memory_limit=int(parse_bytes(memory_limit)),
-        sharded=sharded,
-    )
+    limit, shape = int(parse_bytes(memory_limit)), (x.shape[0], x.shape[1])
+    choice = choose(*shape, memory_limit=limit, sharded=sharded)
+    if plan_only:
+        size = x.dtype.itemsize
+        return planned(choice, shape, itemsize=size, k=k, recall=recall)
+    images = ids_of(x, first=0)
     home = Home()
     made = make(
         spool(x, home.path),
@@ -114,7 +150,13 @@ def build_index(
         seed=seed,
         folder=home.path,
     )
-    return Index(made, choice, images=images, n_neighbors=k, home=home)
+    return Index(
+        made,
+        images=images,
+        n_neighbors=k,
+        home=home,
+        content=content_of(x),
+    )
 
 
 def open_index(folder: str | Path) -> Index:
@@ -141,9 +183,9 @@ def open_index(folder: str | Path) -> Index:
     home = Home()
     return Index(
         saved.made,
-        saved.choice,
         images=saved.images,
         n_neighbors=saved.n_neighbors,
         home=home,
         template=saved.template,
+        content=saved.content,
     )

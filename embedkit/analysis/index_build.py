@@ -10,20 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.analysis import faiss_adapter
+from embedkit.analysis.index_bytes import with_bytes
 from embedkit.analysis.index_choice import Choice
+from embedkit.analysis.index_plan import SETS, n_aside, n_sample
 from embedkit.analysis.index_rows import Rows
 from embedkit.analysis.index_search import Effort, Searcher
-from embedkit.analysis.index_tune import SETS, Tuner
-from embedkit.analysis.ivf_space import Space, parts
+from embedkit.analysis.index_tune import Tuner
+from embedkit.analysis.ivf_space import Floats, Space, parts
 from embedkit.analysis.ivf_survey import survey
-from embedkit.analysis.merge import Ids
+from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.recall import EXACT, Recall, spread_sample
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
+from embedkit.analysis.subset_search import search_subset
 from embedkit.analysis.truth import true_neighbors
+from embedkit.planning.index import QUERY_ENTRIES
 
 _ADD = 2**22  # entries added together
+_ASKED = 500  # rows whose neighbors tell how fine bytes have to be
 _REACH = 1.5  # room for longer rows that are added later
 
 
@@ -34,13 +39,16 @@ class Made:
     Attributes
     ----------
     searcher : Searcher
+    choice : Choice
+        As it was in the end.
     effort : Effort
     recall : Recall
     queries_per_second : float
-        Of the check, in one batch, NaN where nothing was measured.
+        Of the last check, NaN where nothing was measured.
     """
 
     searcher: Searcher
+    choice: Choice
     effort: Effort
     recall: Recall
     queries_per_second: float
@@ -59,7 +67,8 @@ def make(
     """Make an index over the rows of a file.
 
     Rows to tune and check on are left out until both are done, so that they are to the
-    index what a new image is.
+    index what a new image is. Then those that are not checked with are added, the check is
+    made again, and what it lost tells what it loses with all rows in.
 
     Parameters
     ----------
@@ -86,16 +95,11 @@ def make(
     space = replace(space, reach=_REACH * space.reach)
     searcher = Searcher((), space, Rows((spool,)), usable, np.flatnonzero(null))
     if choice.kind == "flat":
-        return Made(searcher, Effort(), EXACT, float("nan"))
+        return Made(searcher, choice, Effort(), EXACT, float("nan"))
     rows = np.flatnonzero(usable & ~null)
     rng = np.random.default_rng((seed, 3))
-    count = min(_truth_rows(recall), len(rows) // (2 * SETS))
-    aside = spread_sample(rows, SETS * count, rng=rng)
+    aside = spread_sample(rows, SETS * n_aside(recall, len(rows)), rng=rng)
     kept = np.setdiff1d(rows, aside)
-    template = _template(spool, space, choice, kept, seed=seed)
-    searcher = replace(
-        searcher, parts=_filled(spool, space, choice, template, kept, folder)
-    )
     near, _ = true_neighbors(
         spool.take(aside),
         spool,
@@ -105,33 +109,53 @@ def make(
         folder=folder,
         leave_out=aside,
     )
-    tuner = Tuner(searcher, spool, aside, near, k, recall, _ladder(searcher, choice))
-    effort, found, speed = tuner.tuned()
-    searcher = replace(
-        searcher,
-        parts=_completed(searcher.parts, spool, space, aside, folder, template),
-    )
-    return Made(searcher, effort, found, speed)
-
-
-def _truth_rows(recall: float) -> int:
-    """How many rows tell `recall` from 1: some tens of misses are to be expected."""
-    return int(np.clip(round(20 / (1 - recall)), 500, 5000))
-
-
-def _template(
-    spool: Spool, space: Space, choice: Choice, rows: Ids, *, seed: int
-) -> Any:
-    """Return an empty index, trained where its kind needs it."""
-    width = len(space.center) + (space.metric == "inner_product")
+    sample = _sample(spool, space, choice, kept, seed=seed)
     if choice.kind == "hnsw":
-        return faiss_adapter.graph_index(width)
+        radii = space.radii(spool.take(aside[:_ASKED]), near[:_ASKED, -1])
+        choice = with_bytes(choice, sample, radii, n_rows=len(rows))
+    template = _template(sample, choice, seed=seed)
+    parts = _filled(spool, space, choice, template, kept, folder)
+    searcher = replace(searcher, parts=parts)
+    tuner = Tuner(searcher, spool, aside, near, k, recall, _ladder(searcher, choice))
+    found = tuner.tuned()
+    others = np.setdiff1d(np.arange(len(aside)), found.check)
+    searcher = _completed(searcher, spool, aside[others], folder, template)
+    sizes = (len(kept), len(kept) + len(others), len(rows))
+    truth = _with_more(near, spool.take(aside), others, space)
+    found = replace(tuner, searcher=searcher, truth=truth).grown(found, sizes)
+    searcher = _completed(searcher, spool, aside[found.check], folder, template)
+    return Made(searcher, choice, found.effort, found.recall, found.speed)
+
+
+def _with_more(near: Float64s, rows: Floats, more: Ids, space: Space) -> Float64s:
+    """Return the distances that rows left out have once some of them are in."""
+    k, added = near.shape[1], rows[more]
+    out = np.empty_like(near)
+    for cut in parts(*rows.shape, entries=QUERY_ENTRIES):
+        asked, alone = rows[cut], np.full(len(rows[cut]), -1)
+        found, _ = search_subset(asked, added, query_places=alone, k=k, space=space)
+        out[cut] = np.sort(np.concatenate([near[cut], found], axis=1), axis=1)[:, :k]
+    return out
+
+
+def _sample(
+    spool: Spool, space: Space, choice: Choice, rows: Ids, *, seed: int
+) -> npt.NDArray[np.float32]:
+    """Return points from all over, for what is trained: all kinds but some graphs."""
     rng = np.random.default_rng((seed, 4))
-    chosen = spread_sample(rows, choice.n_train, rng=rng)
+    count = n_sample(choice, spool.shape[1])
+    return _points(spool, space, spread_sample(rows, count, rng=rng))
+
+
+def _template(sample: npt.NDArray[np.float32], choice: Choice, *, seed: int) -> Any:
+    """Return an empty index, trained where its kind needs it."""
+    if choice.kind == "hnsw":
+        known = sample if choice.code_bytes else None
+        return faiss_adapter.graph_index(sample.shape[1], sample=known)
     return faiss_adapter.list_index(
-        _points(spool, space, chosen),
+        sample,
         kind=choice.kind,
-        n_lists=min(choice.n_lists, len(chosen)),
+        n_lists=min(choice.n_lists, len(sample)),
         code_bytes=choice.code_bytes,
         seed=seed,
     )
@@ -217,18 +241,15 @@ def add_rows(
 
 
 def _completed(
-    made: tuple[Any, ...],
-    spool: Spool,
-    space: Space,
-    aside: Ids,
-    folder: Path,
-    template: Any,
-) -> tuple[Any, ...]:
-    """Add the rows that were left out."""
+    searcher: Searcher, spool: Spool, rows: Ids, folder: Path, template: Any
+) -> Searcher:
+    """Add rows that were left out."""
+    made, space = searcher.parts, searcher.space
     if made and isinstance(made[0], Path):
-        return (*made, write_shard(folder, spool, space, aside, name="aside"))
-    add_rows(template, spool, space, aside)
-    return made
+        path = write_shard(folder, spool, space, rows, name=f"more-{len(made)}")
+        return replace(searcher, parts=(*made, path))
+    add_rows(template, spool, space, rows)
+    return searcher
 
 
 def _ladder(searcher: Searcher, choice: Choice) -> list[Effort]:
@@ -239,5 +260,11 @@ def _ladder(searcher: Searcher, choice: Choice) -> list[Effort]:
     least = 1 if choice.kind != "hnsw" else 8
     count = int(np.ceil(np.log(most / least) / np.log(1.08))) + 1
     steps = np.unique(np.round(np.geomspace(least, most, count)).astype(int))
-    spare = {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 2)
-    return [Effort(int(step), spare) for step in steps]
+    return [Effort(int(step), _spare(choice, int(step))) for step in steps]
+
+
+def _spare(choice: Choice, breadth: int) -> int:
+    """How many candidates too many: the coarser the rows, the more change places."""
+    if choice.kind == "hnsw" and choice.code_bytes:
+        return 4 + breadth // 8
+    return {"ivf_sq8": 32, "ivf_pq": 256}.get(choice.kind, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -15,6 +15,9 @@ _FLAT = 4096  # rows that are searched as fast without any structure
 _GRAPH = 2 * 32 * 4 * 1.1 + 16  # bytes of links per row, over all levels
 _ID = 8
 _PER_LIST = 64  # rows that a list is trained on
+
+BYTES = 128
+"""Features from which a graph is faster to search where it holds bytes (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Choice:
     n_lists : int
         Inverted lists, 0 for kinds without.
     code_bytes : int
-        Bytes of a product code, 0 for kinds without.
+        Bytes of a code: of the product codes in lists, or of the bytes in a graph; 0 for
+        other kinds, and for a graph that holds whole rows.
     n_train : int
         Rows to train on, as many as memory allows.
     """
@@ -57,9 +61,9 @@ def choose(
     """Choose the fastest kind that fits, from rules that are known beforehand.
 
     Up to a few thousand rows none is needed. A navigable graph answers most queries a
-    second at high recall; lists of whole rows need less than it beside the rows, lists of
-    bytes a quarter of that, product codes what is left. Where not even they fit, lists
-    of whole rows stay on disk, in files that are made one by one.
+    second at high recall, of whole rows or of bytes; lists of whole rows need less than it
+    beside the rows, lists of bytes a quarter of that, product codes what is left. Where
+    not even they fit, lists of whole rows stay on disk, in files that are made one by one.
 
     Parameters
     ----------
@@ -116,11 +120,34 @@ def choose(
     )
 
 
+def of_bytes(choice: Choice, *, n_rows: int, features: int) -> Choice:
+    """Return the choice of a graph that holds a byte for each feature.
+
+    It is searched about twice as fast as one of whole rows, and a quarter of its size.
+
+    Parameters
+    ----------
+    choice : Choice
+        Of a graph.
+    n_rows, features : int
+
+    Returns
+    -------
+    Choice
+    """
+    nbytes = int(n_rows * (features + _GRAPH + _ID))
+    return replace(choice, code_bytes=features, nbytes=nbytes)
+
+
 def _kinds(features: int) -> list[tuple[Kind, float, int]]:
     """Kinds with the bytes that they take per row, and of these in a product code."""
     codes = [max(1, features // part) for part in (2, 4, 8)]
+    small: list[tuple[Kind, float, int]] = []
+    if features >= BYTES:
+        small = [("hnsw", features + _GRAPH, features)]
     return [
         ("hnsw", 4 * features + _GRAPH, 0),
+        *small,
         ("ivf_flat", 4 * features, 0),
         ("ivf_sq8", features, 0),
         *[("ivf_pq", code, code) for code in codes],

@@ -25,12 +25,15 @@ class Contents:
         Numbers per row.
     rows : Rows
         The rows themselves, on disk.
+    content : str or None
+        What the store said of them when they were copied.
     """
 
     images: npt.NDArray[np.str_]
     alive: npt.NDArray[np.bool_]
     n_features: int
     rows: Rows
+    content: str | None
 
 
 def contents_of(index: Index) -> Contents:
@@ -41,4 +44,5 @@ def contents_of(index: Index) -> Contents:
         alive=searcher.alive,
         n_features=len(searcher.space.center),
         rows=searcher.rows,
+        content=index._content,
     )

@@ -38,18 +38,19 @@ class Saved:
     Attributes
     ----------
     made : Made
-    choice : Choice
     images : ndarray of str, shape (N,)
     n_neighbors : int
     template : Path or None
         The trained, empty index that further files start from, of a sharded one.
+    content : str or None
+        What the store said of the rows when they were copied, None where nobody did.
     """
 
     made: Made
-    choice: Choice
     images: npt.NDArray[np.str_]
     n_neighbors: int
     template: Path | None
+    content: str | None = None
 
 
 def save(saved: Saved, folder: str | os.PathLike[str]) -> None:
@@ -122,14 +123,15 @@ def load(folder: Path) -> Saved:
     return Saved(
         made=Made(
             searcher,
+            choice,
             Effort(**found["effort"]),
             Recall(**found["recall"]),
             float("nan") if speed is None else speed,
         ),
-        choice=choice,
         images=arrays["images"],
         n_neighbors=found["n_neighbors"],
         template=place / names["template"][0] if names["template"] else None,
+        content=found.get("content"),
     )
 
 
@@ -139,12 +141,13 @@ def _manifest(saved: Saved, names: dict[str, list[str]]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "embedkit": embedkit.__version__,
-        "choice": asdict(saved.choice),
+        "choice": asdict(made.choice),
         "space": {"metric": space.metric, "scale": space.scale, "reach": space.reach},
         "effort": asdict(made.effort),
         "recall": asdict(made.recall),
         "queries_per_second": None if np.isnan(speed) else speed,
         "n_neighbors": saved.n_neighbors,
+        "content": saved.content,
         "rows": [[each.shape, each.dtype] for each in made.searcher.rows.files],
         "files": names,
     }

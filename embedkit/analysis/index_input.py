@@ -125,6 +125,12 @@ def ids_of(x: xr.DataArray, *, first: int) -> npt.NDArray[np.str_]:
     return images
 
 
+def content_of(x: xr.DataArray) -> str | None:
+    """Return what a store says of the numbers of a layer, None for other rows."""
+    content = x.attrs.get("content")
+    return None if content is None else str(content)
+
+
 def check_new(images: npt.NDArray[np.str_], there: npt.NDArray[np.str_]) -> None:
     """Raise an InputError for an id that is in the index already."""
     taken = np.flatnonzero(np.isin(images, there))

@@ -16,7 +16,6 @@ import embedkit
 from embedkit.analysis.frame import check_rows, whole
 from embedkit.analysis.index_build import Made
 from embedkit.analysis.index_change import Home, grown, shrunk
-from embedkit.analysis.index_choice import Choice
 from embedkit.analysis.index_files import Saved, save
 from embedkit.analysis.index_input import (
     Queries,
@@ -24,6 +23,7 @@ from embedkit.analysis.index_input import (
     asked_vectors,
     check_new,
     check_width,
+    content_of,
     ids_of,
     numbers_of,
 )
@@ -53,15 +53,15 @@ class Index:
     def __init__(
         self,
         made: Made,
-        choice: Choice,
         *,
         images: npt.NDArray[np.str_],
         n_neighbors: int,
         home: Home,
         template: Path | None = None,
+        content: str | None = None,
     ) -> None:
-        self._made, self._choice, self._images = made, choice, images
-        self._n_neighbors, self._home = n_neighbors, home
+        self._made, self._choice, self._images = made, made.choice, images
+        self._n_neighbors, self._home, self._content = n_neighbors, home, content
         self._template = template or home.path / "empty.faiss"
         self._rows: dict[str, int] | None = None
 
@@ -190,6 +190,8 @@ class Index:
         template = self._template if self._choice.sharded else None
         searcher = grown(searcher, more, home=self._home, template=template)
         self._images = np.concatenate([self._images, images])
+        if self._content != content_of(x):
+            self._content = None  # of the rows together nobody has said anything
         self._rows, self._made = None, replace(self._made, searcher=searcher)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -232,10 +234,10 @@ class Index:
         save(
             Saved(
                 made=self._made,
-                choice=self._choice,
                 images=self._images,
                 n_neighbors=self._n_neighbors,
                 template=self._template if self._choice.sharded else None,
+                content=self._content,
             ),
             folder,
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 
 from embedkit.analysis.merge import Ids
 from embedkit.analysis.pair_distances import Floats
 from embedkit.analysis.spool import Spool
+from embedkit.planning.index import MAPPED
 
 
 class Rows:
@@ -20,7 +23,9 @@ class Rows:
 
     def __init__(self, files: tuple[Spool, ...]) -> None:
         self.files = files
-        self._maps = [np.asarray(each.rows) for each in files]
+        opened = [each.rows for each in files]
+        self._files = [_file_of(each) for each in opened]
+        self._maps = [np.asarray(each) for each in opened]
         self._ends = np.cumsum([each.shape[0] for each in files])
 
     def __reduce__(self) -> tuple[type[Rows], tuple[tuple[Spool, ...]]]:
@@ -40,3 +45,20 @@ class Rows:
             here = where == number
             out[here] = rows[ids[here] - (self._ends[number] - len(rows))]
         return out
+
+    def let_go(self) -> None:
+        """Unmap the pages that were read, where all of them would be too many.
+
+        They count as memory of this process, and a nanny ends a worker for them. The
+        system still has them, so reading them again costs little.
+        """
+        if sum(each.nbytes for each in self._maps) <= MAPPED:
+            return
+        for file in self._files:
+            if file is not None and hasattr(file, "madvise"):  # Windows has none
+                file.madvise(mmap.MADV_DONTNEED)
+
+
+def _file_of(rows: Floats) -> mmap.mmap | None:
+    """Return what maps the file of some rows; rows that there are none of have no file."""
+    return getattr(rows, "_mmap", None)

@@ -86,13 +86,21 @@ class Searcher:
         """
         near, ids = nothing_found(len(queries), k)
         wanted = np.flatnonzero(usable_rows(queries))
-        for start in range(0, len(wanted), BATCH):
-            some = wanted[start : start + BATCH]
+        some = [wanted[at : at + BATCH] for at in range(0, len(wanted), BATCH)]
+        for part in self.parts:  # one after the other: of files few are open
+            index = _opened(part) if isinstance(part, Path) else part
+            for rows in some:
+                best, asked = (near[rows], ids[rows]), queries[rows]
+                found = self._near(index, best, asked, query_ids[rows], effort)
+                near[rows], ids[rows] = found
+                self.rows.let_go()
+        for rows in some:
             if self.parts:
-                found = self._near(queries[some], query_ids[some], k, effort)
+                best = near[rows], ids[rows]
+                found = self._beside(best, queries[rows], query_ids[rows])
             else:
-                found = self._exact(queries[some], query_ids[some], k)
-            near[some], ids[some] = found
+                found = self._exact(queries[rows], query_ids[rows], k)
+            near[rows], ids[rows] = found
         return near, ids
 
     def _exact(self, queries: Floats, query_ids: Ids, k: int) -> tuple[Float64s, Ids]:
@@ -109,16 +117,25 @@ class Searcher:
         return near, np.where(found >= 0, ids[found], -1)
 
     def _near(
-        self, queries: Floats, query_ids: Ids, k: int, effort: Effort
+        self,
+        index: Any,
+        best: tuple[Float64s, Ids],
+        queries: Floats,
+        query_ids: Ids,
+        effort: Effort,
     ) -> tuple[Float64s, Ids]:
+        """Join an answer with what one part finds."""
         points = self.space.queries(queries).astype(np.float32)
         itself = bool((query_ids >= 0).any())
-        fetch = k + effort.spare + itself
-        best = nothing_found(len(queries), k)
-        for part in self.parts:
-            index = _opened(part) if isinstance(part, Path) else part
-            _, ids = faiss_adapter.search(index, points, k=fetch, effort=effort.breadth)
-            best = self._joined(best, queries, query_ids, ids)
+        fetch = best[0].shape[1] + effort.spare + itself
+        _, ids = faiss_adapter.search(index, points, k=fetch, effort=effort.breadth)
+        return self._joined(best, queries, query_ids, ids)
+
+    def _beside(
+        self, best: tuple[Float64s, Ids], queries: Floats, query_ids: Ids
+    ) -> tuple[Float64s, Ids]:
+        """Join an answer with rows that no part holds, or that only numbers order."""
+        k = best[0].shape[1]
         if len(self.zeros):
             first = self.zeros[: k + 1]
             tail = np.broadcast_to(first, (len(queries), len(first)))
@@ -151,7 +168,7 @@ class Searcher:
         return merge_nearest(best, found, k=k)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def _opened(path: Path) -> Any:
-    """Open a file once per process; its name says its content."""
+    """Open a file and keep it: its name says its content, its pages count as memory."""
     return faiss_adapter.read(path, mapped=True)

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import numpy as np
 
+from embedkit.analysis.index_plan import SETS
 from embedkit.analysis.index_search import Effort, Searcher
 from embedkit.analysis.merge import Float64s, Ids
 from embedkit.analysis.recall import Recall, estimate, near_shares
 from embedkit.analysis.spool import Spool
 from embedkit.errors import RecallNotReached
 
-SETS = 3  # one to tune on, two to check on
 _MARGINS = (0.97, 0.999)
 """Levels when tuning, so that the check passes at its own: first with little to spare,
 because effort costs every later search, then almost surely."""
 
 _TIE = 1e-6  # how much further than the last true neighbor is as good
 _OUTSIDE = 2**62  # queries that the sample stands for: any number
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuned:
+    """An effort, and what rows got with it that were not used to find it.
+
+    Attributes
+    ----------
+    effort : Effort
+    check : ndarray of int64, shape (m,)
+        Places of these rows among those left out, ascending.
+    shares : ndarray of float64, shape (m,)
+        What each of them found.
+    recall : Recall
+    speed : float
+        Queries a second.
+    """
+
+    effort: Effort
+    check: Ids
+    shares: Float64s
+    recall: Recall
+    speed: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,25 +73,73 @@ class Tuner:
     recall: float
     ladder: list[Effort]
 
-    def tuned(self) -> tuple[Effort, Recall, float]:
-        """Return the effort, the recall on rows that tuning did not use, and queries/s."""
+    def tuned(self) -> Tuned:
+        """Return the effort, and how rows that tuning did not use went.
+
+        Raises
+        ------
+        RecallNotReached
+            When the most effort leaves the lower end of the interval too low.
+        """
         every = np.arange(len(self.aside))
         sets = [every[start::SETS] for start in range(SETS)]
         known = sets[0]
         for number, check in enumerate(sets[1:], start=1):
             effort = self._least(known, _MARGINS[number - 1])
-            found, speed = self._check(effort, check)
-            if found.low >= self.recall:
-                return effort, found, speed
+            found = self._checked(effort, check)
+            if found.recall.low >= self.recall:
+                return found
             if number + 1 < len(sets):
                 known = np.concatenate([known, check])
-        effort = self.ladder[-1]
-        found, speed = self._check(effort, sets[-1])
-        if found.low < self.recall:
-            self._refuse(found)
-        return effort, found, speed
+        found = self._checked(self.ladder[-1], sets[-1])
+        if found.recall.low < self.recall:
+            self._refuse(found.recall)
+        return found
 
-    def _refuse(self, found: Recall) -> None:
+    def grown(self, tuned: Tuned, sizes: tuple[int, int, int]) -> Tuned:
+        """Return what `tuned` becomes once the index has all its rows.
+
+        An index finds less the more rows it has, and a row that is in it cannot ask for
+        others: in a graph it stands beside them. So what the check lost from fewer rows to
+        more is carried on to all, over the logarithm of their number.
+
+        Parameters
+        ----------
+        tuned : Tuned
+            Of the index with fewer rows; `searcher` and `truth` here are of more.
+        sizes : tuple of int
+            Rows in the index then, now, and in the end, when the check is in it too.
+
+        Returns
+        -------
+        Tuned
+            With more effort, where the recall asks for it.
+
+        Raises
+        ------
+        RecallNotReached
+        """
+        before, now, final = (float(np.log(size)) for size in sizes)
+        ahead = (final - now) / max(now - before, 1e-12)
+        shares, speed = self._timed(tuned.effort, tuned.check)
+        change = ahead * (shares - tuned.shares)
+        recall = estimate(shares, population=_OUTSIDE, change=change)
+        found = replace(tuned, recall=recall, shares=shares, speed=speed)
+        steps = iter(self.ladder[self.ladder.index(tuned.effort) + 1 :])
+        while found.recall.low < self.recall:
+            effort = next(steps, None)
+            if effort is None:
+                self._refuse(found.recall)
+            shares, speed = self._timed(effort, tuned.check)
+            sure = estimate(
+                shares, population=_OUTSIDE, change=change, level=_MARGINS[-1]
+            )
+            recall = estimate(shares, population=_OUTSIDE, change=change)
+            if sure.low >= self.recall or effort == self.ladder[-1]:
+                found = Tuned(effort, tuned.check, shares, recall, speed)
+        return found
+
+    def _refuse(self, found: Recall) -> NoReturn:
         error = RecallNotReached(
             f"build_index was asked for recall={self.recall} and reached {found} (95 % of "
             f"{found.n_rows} rows) with the most effort; ask for less, give more rows or "
@@ -85,21 +157,25 @@ class Tuner:
 
         return self.ladder[_first(enough, len(self.ladder))]
 
-    def _check(self, effort: Effort, check: Ids) -> tuple[Recall, float]:
+    def _checked(self, effort: Effort, check: Ids) -> Tuned:
+        shares, speed = self._timed(effort, check)
+        recall = estimate(shares, population=_OUTSIDE)
+        return Tuned(effort, check, shares, recall, speed)
+
+    def _timed(self, effort: Effort, check: Ids) -> tuple[Float64s, float]:
         began = time.perf_counter()
         shares = self._shares(effort, check)
-        speed = len(check) / (time.perf_counter() - began)
-        return estimate(shares, population=_OUTSIDE), speed
+        return shares, len(check) / (time.perf_counter() - began)
 
     def _shares(self, effort: Effort, some: Ids) -> Float64s:
-        order = np.sort(some)
+        some = np.sort(some)
         near, _ = self.searcher.answer(
-            self.spool.take(self.aside[order]),
-            np.full(len(order), -1),
+            self.spool.take(self.aside[some]),
+            np.full(len(some), -1),
             k=self.k,
             effort=effort,
         )
-        return near_shares(near, self.truth[order], slack=_TIE)
+        return near_shares(near, self.truth[some], slack=_TIE)
 
 
 def _first(enough: Callable[[int], bool], count: int) -> int:

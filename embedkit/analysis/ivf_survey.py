@@ -14,8 +14,9 @@ from embedkit.analysis.pair_distances import Metric
 from embedkit.analysis.rows import usable_rows
 from embedkit.analysis.share import run_shared
 from embedkit.analysis.spool import Spool
+from embedkit.planning.index import SURVEY_ENTRIES
 
-_TASK = 2**24  # entries per task: 64 MiB of float32
+_TASK = SURVEY_ENTRIES  # per task: 64 MiB of float32
 
 
 def survey(spool: Spool, *, metric: Metric) -> tuple[Any, Any, Space]:

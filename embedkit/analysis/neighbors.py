@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import dask.config
 import numpy as np
 import numpy.typing as npt
-import psutil
 import xarray as xr
-from dask.utils import parse_bytes
-from distributed import get_client
 
+from embedkit.analysis.approximate import approximate
 from embedkit.analysis.exact_knn import search
-from embedkit.analysis.frame import check_rows, labelled, provenance, whole
-from embedkit.analysis.ivf_search import approximate
+from embedkit.analysis.frame import labelled, provenance
+from embedkit.analysis.neighbors_input import check_asked
 from embedkit.analysis.pair_distances import Metric
-from embedkit.analysis.score_bounds import MOST_FEATURES
+from embedkit.analysis.recall import EXACT, MOST_CHECKED, provable
+from embedkit.analysis.scratch import (
+    alone_in,
+    keep_layout,
+    kept_layout,
+    scratch_folder,
+)
 from embedkit.analysis.spool import Spool, spool
-from embedkit.analysis.threads import task_slots, task_threads
-from embedkit.errors import InputError
-from embedkit.planning.neighbors import Machine, NeighborsPlan, plan_neighbors
+from embedkit.analysis.threads import machine
+from embedkit.planning.near import NearPlan, plan_near
+from embedkit.planning.neighbors import (
+    Layout,
+    Machine,
+    NeighborsPlan,
+    plan_neighbors,
+)
 
-_METHOD = "1"  # of the files in scratch: another one does not go on with them
+_METHOD = "2"  # of the files in scratch: another one does not go on with them
 
 
 @overload
@@ -55,7 +61,7 @@ def neighbors(
     scratch: str | Path | None = None,
     memory_limit: int | str | None = None,
     plan_only: Literal[True],
-) -> NeighborsPlan: ...
+) -> NeighborsPlan | NearPlan: ...
 
 
 def neighbors(
@@ -68,7 +74,7 @@ def neighbors(
     scratch: str | Path | None = None,
     memory_limit: int | str | None = None,
     plan_only: bool = False,
-) -> xr.Dataset | NeighborsPlan:
+) -> xr.Dataset | NeighborsPlan | NearPlan:
     """Find the nearest neighbors of every image, now: exactly, or with a measured recall.
 
     Rows go through a file, so they need not fit into memory. The work is done by Dask
@@ -89,18 +95,20 @@ def neighbors(
         Euclidean distance; one minus the cosine, where a zero row has cosine 0 to every
         row; or minus the inner product, which orders like a distance but is none.
     recall : float, default 1.0
-        Share of the neighbors to find. Below 1 only the nearest of many lists of rows are
-        searched, and what that finds is measured on sampled rows; see
-        `embedkit.analysis.ivf_search.approximate`.
+        Share of the neighbors to find. Below 1, and where the exact search takes long,
+        the cheapest of three ways is taken (inverted lists, a graph of neighbors of
+        neighbors, the exact search), and what it finds is measured on sampled rows; see
+        `embedkit.analysis.approximate.approximate`. A share so near to 1 that no such
+        check can show it (above .9992 of many rows) is searched for exactly.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same
-        call goes on with what an interrupted one has finished. By default a temporary
-        one of this machine.
+        call goes on with what an interrupted one has finished, also with other workers,
+        in the tiles that one had chosen. By default a temporary one of this machine.
     memory_limit : int or str, optional
-        For the exact search. What a process may take, such as ``"4GB"``. By default half of what the smallest
+        What a process may take, such as ``"4GB"``. By default half of what the smallest
         worker has, or half of what is free in this process.
     plan_only : bool, default False
-        Return the plan of the exact search and run nothing.
+        Return the plan and run nothing.
 
     Returns
     -------
@@ -110,18 +118,20 @@ def neighbors(
         products in float32 were proof, False where the row was searched again in float64,
         equally exactly, or has no neighbors. Equal distances (in float64) are ordered by
         row number. Neighbors and distances depend on the rows alone: not on chunks,
-        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` instead. With
-        `recall` below 1 the attributes hold ``recall`` with its 95 % interval
-        ``recall_low`` to ``recall_high``, and ``certified`` are the rows that no list
-        left out can hold a neighbor of.
+        workers, tiles or `memory_limit`. With `plan_only` a `NeighborsPlan` or a `NearPlan`
+        instead. With `recall` below 1 the attributes hold ``exact``, ``recall`` and its
+        95 % interval ``recall_low`` to ``recall_high``, and where it was not exact,
+        ``certified`` are the rows whose neighbors are proven all the same.
 
     Raises
     ------
     InputError
         For wrong dimensions or dtype, `n_neighbors` that is not a whole number from 1 to
-        N-1 (or N, for queries), or files that a worker cannot see.
+        N-1 (or N, for queries), files that a worker cannot see, or a search of the same
+        in `scratch` that another process is doing now.
     PlanError
-        When the search cannot be done within `memory_limit`.
+        When the search, or what is left of one that had begun with larger tiles, cannot be
+        done within `memory_limit`.
     RecallNotReached
         When the lower end of the interval stays below `recall`.
 
@@ -133,50 +143,115 @@ def neighbors(
     --------
     embedkit.neighbor_graph : The weighted graph of these neighbors.
     """
-    check_rows(x, asked="neighbors", dims=("feature", "axis"))
-    if queries is not None:
-        _check_queries(x, queries)
-    n_neighbors = whole(n_neighbors, asked="neighbors", name="n_neighbors")
-    _check_count(n_neighbors, x.sizes["image"], others=queries is None)
-    _check_metric(metric)
-    _check_recall(recall)
-    _check_features(x.shape[1])
-    if recall < 1.0:
-        _check_exact_only(memory_limit, plan_only=plan_only)
-        return approximate(
-            x,
-            queries=queries,
-            n_neighbors=n_neighbors,
-            metric=metric,
-            recall=recall,
-            scratch=scratch,
-        )
-    plan = _plan(x, queries, n_neighbors, memory_limit)
+    n_neighbors = check_asked(x, queries, n_neighbors, metric=metric, recall=recall)
+    asked = _Asked(x, queries, n_neighbors, metric, recall, machine(memory_limit))
+    near = asked.near_plan()
+    plan = near or asked.plan()
     if plan_only:
         return plan
-    with _folder(scratch) as folder:
-        rows = spool(x, folder)
-        asked = None if queries is None else spool(queries, folder)
-        key = _key(rows, asked, n_neighbors, metric, plan)
-        found = search(
-            rows,
-            queries=asked,
-            k=n_neighbors,
-            metric=metric,
-            plan=plan,
-            folder=folder / f"neighbors-{key}",
+    found = None if near is None else asked.nearly(near, scratch)
+    return asked.exactly(scratch) if found is None else found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """One call, checked."""
+
+    x: xr.DataArray
+    queries: xr.DataArray | None
+    n_neighbors: int
+    metric: Metric
+    recall: float
+    machine: Machine
+
+    @property
+    def size(self) -> dict[str, int]:
+        """What plans need to know."""
+        return {
+            "n_images": self.x.sizes["image"],
+            "n_queries": 0 if self.queries is None else self.queries.sizes["image"],
+            "features": self.x.shape[1],
+            "n_neighbors": self.n_neighbors,
+            "itemsize": self.x.dtype.itemsize,
+        }
+
+    @property
+    def provable(self) -> bool:
+        """Whether a search for less than all can show what it found."""
+        like = self.x if self.queries is None else self.queries
+        rows = like.sizes["image"]
+        return self.recall < 1.0 and provable(self.recall, population=rows)
+
+    def plan(self, layout: Layout | None = None) -> NeighborsPlan:
+        """Plan the exact search, in tiles that were begun with if there are any."""
+        return plan_neighbors(**self.size, machine=self.machine, layout=layout)
+
+    def near_plan(self) -> NearPlan | None:
+        """Plan a search for less than all, if that can be shown and be cheaper."""
+        if not self.provable:
+            return None
+        return plan_near(
+            **self.size,
+            recall=self.recall,
+            machine=self.machine,
+            symmetric=self.metric != "inner_product",
         )
-    attrs = provenance(
-        x,
-        n_neighbors=n_neighbors,
-        metric=metric,
-        exact=True,
-        certified=float(found["sure"].mean()),
-        threads=plan.threads,
-        tile_rows=plan.tile_rows,
-        projected_mem=plan.projected_mem,
-    )
-    return labelled(x if queries is None else queries, _columns(found), attrs=attrs)
+
+    def nearly(self, plan: NearPlan, scratch: str | Path | None) -> xr.Dataset | None:
+        """Search for less than all; None where it turns out that all take less."""
+        return approximate(
+            self.x,
+            queries=self.queries,
+            n_neighbors=self.n_neighbors,
+            metric=self.metric,
+            recall=self.recall,
+            way=plan,
+            scratch=scratch,
+        )
+
+    def exactly(self, scratch: str | Path | None) -> xr.Dataset:
+        """Search for all."""
+        with scratch_folder(scratch) as folder:
+            rows = spool(self.x, folder)
+            queries = None if self.queries is None else spool(self.queries, folder)
+            key = _key(rows, queries, self.n_neighbors, self.metric)
+            place = folder / f"neighbors-{key}"
+            with alone_in(place):
+                plan = self.plan(kept_layout(place))
+                keep_layout(place, plan.layout)
+                found = search(
+                    rows,
+                    queries=queries,
+                    k=self.n_neighbors,
+                    metric=self.metric,
+                    plan=plan,
+                    folder=place,
+                )
+        return self._labelled(found, plan)
+
+    def _labelled(self, found: npt.NDArray[Any], plan: NeighborsPlan) -> xr.Dataset:
+        attrs = provenance(
+            self.x,
+            n_neighbors=self.n_neighbors,
+            metric=self.metric,
+            exact=True,
+            certified=float(found["sure"].mean()),
+            threads=plan.threads,
+            tile_rows=plan.tile_rows,
+            projected_mem=plan.projected_mem,
+            **({} if self.recall == 1.0 else self._exact_after_all()),
+        )
+        like = self.x if self.queries is None else self.queries
+        return labelled(like, _columns(found), attrs=attrs)
+
+    def _exact_after_all(self) -> dict[str, Any]:
+        """Say why a search is exact that was asked for less."""
+        why = (
+            "it takes no longer"
+            if self.provable
+            else f"recall {self.recall} is more than a check of {MOST_CHECKED} rows can show"
+        )
+        return {"recall_asked": self.recall, **EXACT.attrs(), "exact_because": why}
 
 
 def _columns(found: npt.NDArray[Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
@@ -192,109 +267,8 @@ def _columns(found: npt.NDArray[Any]) -> dict[str, tuple[tuple[str, ...], Any]]:
     }
 
 
-def _plan(
-    x: xr.DataArray,
-    queries: xr.DataArray | None,
-    n_neighbors: int,
-    memory_limit: int | str | None,
-) -> NeighborsPlan:
-    on_machine = task_slots()
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:  # no client is active
-        workers = ()
-    slots = max((each["nthreads"] for each in workers), default=on_machine)
-    given = min(
-        (each["memory_limit"] for each in workers if each["memory_limit"]),
-        default=psutil.virtual_memory().available,
-    )
-    return plan_neighbors(
-        n_images=x.sizes["image"],
-        n_queries=0 if queries is None else queries.sizes["image"],
-        features=x.shape[1],
-        n_neighbors=n_neighbors,
-        itemsize=x.dtype.itemsize,
-        machine=Machine(
-            memory_limit=given // 2
-            if memory_limit is None
-            else parse_bytes(memory_limit),
-            slots=slots,
-            on_machine=on_machine,
-            workers=sum(each["nthreads"] for each in workers) or on_machine,
-            threads=task_threads(on_machine),
-        ),
-    )
-
-
-@contextmanager
-def _folder(scratch: str | Path | None) -> Iterator[Path]:
-    """Give a folder: the one that was asked for, or one that is removed at the end."""
-    if scratch is not None:
-        yield Path(scratch).absolute()
-        return
-    place = dask.config.get("temporary-directory", None)
-    with tempfile.TemporaryDirectory(prefix="embedkit-", dir=place) as folder:
-        yield Path(folder)
-
-
-def _key(
-    rows: Spool,
-    queries: Spool | None,
-    n_neighbors: int,
-    metric: Metric,
-    plan: NeighborsPlan,
-) -> str:
-    """Name what decides the bytes of the files of a search."""
-    parts = (_METHOD, rows.digest, queries.digest if queries else "", n_neighbors)
-    tiles = (metric, plan.tile_rows, plan.band_rows, plan.sample_rows)
-    return hashlib.blake2b(repr((parts, tiles)).encode(), digest_size=8).hexdigest()
-
-
-def _check_queries(x: xr.DataArray, queries: xr.DataArray) -> None:
-    check_rows(queries, asked="neighbors", dims=("feature", "axis"))
-    if not queries.sizes["image"]:
-        raise InputError("neighbors got queries without any image; give one or more.")
-    if queries.shape[1] != x.shape[1]:
-        raise InputError(
-            f"neighbors got queries of {queries.shape[1]} features for rows of "
-            f"{x.shape[1]}; pass rows of the same layer of the same network."
-        )
-
-
-def _check_features(features: int) -> None:
-    if not 1 <= features <= MOST_FEATURES:
-        raise InputError(
-            f"neighbors got rows of {features} features; choose a layer or a pool of 1 to "
-            f"{MOST_FEATURES}."
-        )
-
-
-def _check_count(n_neighbors: int, n_images: int, *, others: bool) -> None:
-    most = n_images - others
-    if not 1 <= n_neighbors <= most:
-        there = "other images" if others else "images"
-        raise InputError(
-            f"neighbors got n_neighbors={n_neighbors} for {n_images} images; "
-            f"choose 1 to {most}, the number of {there}."
-        )
-
-
-def _check_metric(metric: str) -> None:
-    known = ("euclidean", "cosine", "inner_product")
-    if metric not in known:
-        raise InputError(f"neighbors got metric={metric!r}; choose one of {known}.")
-
-
-def _check_recall(recall: float) -> None:
-    if not 0.0 < recall <= 1.0:
-        raise InputError(
-            f"neighbors got recall={recall!r}; choose a share above 0, or 1.0 for all."
-        )
-
-
-def _check_exact_only(memory_limit: int | str | None, *, plan_only: bool) -> None:
-    if memory_limit is not None or plan_only:
-        raise InputError(
-            "neighbors got memory_limit= or plan_only= with a recall below 1; they are for "
-            "the exact search: leave them out, or choose recall=1.0."
-        )
+def _key(rows: Spool, queries: Spool | None, n_neighbors: int, metric: Metric) -> str:
+    """Name what was asked for, whoever does it; tiles are written down beside the files."""
+    among = queries.digest if queries else ""
+    parts = (_METHOD, rows.digest, among, n_neighbors, metric)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()

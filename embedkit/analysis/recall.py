@@ -11,6 +11,9 @@ from scipy.special import betaincinv
 
 from embedkit.analysis.merge import Float64s, Ids
 
+MOST_CHECKED = 5000
+"""Rows whose exact neighbors an approximate search looks up to measure itself, at most."""
+
 _LEVEL = 0.95
 
 
@@ -50,7 +53,11 @@ EXACT = Recall(value=1.0, low=1.0, high=1.0, n_rows=0)
 
 
 def estimate(
-    shares: npt.ArrayLike, *, population: int, level: float = _LEVEL
+    shares: npt.ArrayLike,
+    *,
+    population: int,
+    level: float = _LEVEL,
+    change: npt.ArrayLike = 0.0,
 ) -> Recall:
     """Estimate the mean share over a population from a sample of its rows.
 
@@ -70,6 +77,9 @@ def estimate(
         Rows that the sample stands for.
     level : float, default 0.95
         How often the interval has to hold the truth.
+    change : array_like of float, shape (n,), optional
+        What is added to the shares for something that was not measured itself, with the
+        scatter that it brings: the interval gets as much wider.
 
     Returns
     -------
@@ -83,18 +93,39 @@ def estimate(
     Wilson (1927), Probable inference, the law of succession, and statistical inference.
     Kish (1965), Survey Sampling, section 5.4 (design effect).
     """
-    found = np.asarray(shares, np.float64)
+    measured = np.asarray(shares, np.float64)
+    found = measured + np.asarray(change, np.float64)
     if not population:
         return EXACT
-    n, p = len(found), float(found.mean())
+    n, p = len(found), float(np.clip(found.mean(), 0, 1))
     if n >= population:
         return Recall(value=p, low=p, high=p, n_rows=n)
     spread = float(found.var()) + 0.25 / n
-    trials = max(n, n * p * (1 - p) / spread) * (population - 1) / (population - n)
+    least = n * min(1.0, (float(measured.var()) + 0.25 / n) / spread)
+    trials = max(least, n * p * (1 - p) / spread) * (population - 1) / (population - n)
     hits, tail = trials * p, (1 - level) / 2
     low = betaincinv(hits, trials - hits + 1, tail) if hits else 0.0
     high = betaincinv(hits + 1, trials - hits, 1 - tail) if hits < trials else 1.0
     return Recall(value=p, low=float(low), high=float(high), n_rows=n)
+
+
+def provable(recall: float, *, population: int) -> bool:
+    """Tell whether a check of `MOST_CHECKED` rows without one miss would show a recall.
+
+    Parameters
+    ----------
+    recall : float
+        What was asked for.
+    population : int
+        Rows that are searched for.
+
+    Returns
+    -------
+    bool
+        False where nothing but the exact search can keep what it promises.
+    """
+    perfect = np.ones(min(MOST_CHECKED, population))
+    return estimate(perfect, population=population).low >= recall
 
 
 def found_shares(ids: Ids, truth: Ids) -> Float64s:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedkit.analysis.pair_distances import Metric, lift
 from embedkit.analysis.rows import usable_rows
-from embedkit.analysis.score_bounds import Kind, extended, squares
+from embedkit.analysis.score_bounds import Kind, extended, sizes
 from embedkit.analysis.spool import Spool, unseen
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -71,7 +71,7 @@ class Side:
     def tile(self, start: int, stop: int, kind: Kind = "f4") -> Floats:
         """Return the extended rows of the places `start` to `stop`, the right ones."""
         if kind == "f8":
-            return self.made(self.ids(start, stop), "f8")
+            return self.made(self.ids(start, stop))
         width = self.spool.shape[1] + 2
         try:
             flat = np.fromfile(
@@ -84,15 +84,39 @@ class Side:
             raise unseen(self.path) from error
         return flat.reshape(stop - start, width)
 
-    def made(self, ids: Ids, kind: Kind) -> Floats:
-        """Lift, scale and shift rows in float64, and extend them in `kind`."""
+    def sizes(self, start: int, stop: int) -> Float64s:
+        """Return the sizes of the places `start` to `stop`; see `score_bounds.sizes`."""
+        return np.array(self._sizes(mapped=True)[start:stop])
+
+    def sizes_of(self, places: Ids) -> Float64s:
+        """Return the sizes of some places."""
+        return np.array(self._sizes(mapped=True)[places])
+
+    def all_sizes(self) -> Float64s:
+        """Return the sizes of all places, shape (size,)."""
+        return self._sizes()
+
+    def _sizes(self, *, mapped: bool = False) -> Float64s:
+        path = Path(self.folder) / f"{self.name}-sizes.npy"
+        return np.asarray(loaded(path, mapped=mapped))
+
+    def shifted(self, ids: Ids) -> Float64s:
+        """Lift, scale and shift rows in float64."""
         rows = lift(self.spool.take(ids), self.metric)
         np.ldexp(rows, self.exponent, out=rows)
         rows -= loaded(Path(self.folder) / "center.npy")
-        return extended(rows, self.metric, kind)
+        return rows
+
+    def made(self, ids: Ids) -> Float64s:
+        """Return extended rows in float64, the right ones, a block at a time."""
+        out = np.empty((len(ids), self.spool.shape[1] + 2))
+        for first, last in _blocks(0, len(ids), self.spool.shape[1]):
+            rows = self.shifted(ids[first:last])
+            out[first:last] = extended(rows, self.metric, "f8")
+        return out
 
 
-def prepare(side: Side, start: int, stop: int) -> float:
+def prepare(side: Side, start: int, stop: int) -> Float64s:
     """Write the float32 rows of the places `start` to `stop`, a task.
 
     Parameters
@@ -104,21 +128,26 @@ def prepare(side: Side, start: int, stop: int) -> float:
 
     Returns
     -------
-    float
-        Largest squared length among them.
+    ndarray of float64, shape (stop - start,)
+        Their sizes; see `score_bounds.sizes`.
     """
-    reach = 0.0
-    height = max(1, _BLOCK // side.spool.shape[1])
+    found = np.empty(stop - start)
     try:
         with side.path.open("r+b") as file:
             file.seek(start * (side.spool.shape[1] + 2) * 4)
-            for first in range(start, stop, height):
-                rows = side.made(side.ids(first, min(first + height, stop)), "f4")
-                file.write(rows.data)
-                reach = max(reach, float(squares(rows[:, :-2]).max()))
+            for first, last in _blocks(start, stop, side.spool.shape[1]):
+                rows = side.shifted(side.ids(first, last))
+                found[first - start : last - start] = sizes(rows, side.metric)
+                file.write(extended(rows, side.metric, "f4").data)
     except FileNotFoundError as error:
         raise unseen(side.path) from error
-    return reach
+    return found
+
+
+def _blocks(start: int, stop: int, features: int) -> Iterator[tuple[int, int]]:
+    height = max(1, _BLOCK // max(1, features))
+    for first in range(start, stop, height):
+        yield first, min(first + height, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +160,20 @@ class Survey:
         All entries finite; all of them zero.
     prints : ndarray of uint64, shape (M,)
         Equal for equal rows, and hardly ever for others.
-    total : ndarray of float64, shape (F,)
-        Sum of the lifted usable rows.
     peak : float
-        Largest magnitude of an entry of them, before lifting.
+        Largest magnitude of an entry of a usable row.
+    longest : int
+        Which of the M rows has it.
     """
 
     usable: Bools
     zero: Bools
     prints: npt.NDArray[np.uint64]
-    total: Float64s
     peak: float
+    longest: int
 
 
-def survey(spool: Spool, start: int, stop: int, metric: Metric) -> Survey:
+def survey(spool: Spool, start: int, stop: int) -> Survey:
     """Look at the rows `start` to `stop`, a task.
 
     Parameters
@@ -153,46 +182,36 @@ def survey(spool: Spool, start: int, stop: int, metric: Metric) -> Survey:
         All rows.
     start, stop : int
         Row numbers.
-    metric : {"euclidean", "cosine", "inner_product"}
-        Of the search.
 
     Returns
     -------
     Survey
     """
-    height = max(1, _BLOCK // max(1, spool.shape[1]))
-    parts = [
-        _surveyed(spool.block(first, min(first + height, stop)), metric)
-        for first in range(start, stop, height)
-    ]
-    return joined(parts)
+    blocks = _blocks(start, stop, spool.shape[1])
+    return joined([_surveyed(spool.block(first, last)) for first, last in blocks])
 
 
 def joined(parts: list[Survey]) -> Survey:
     """Put surveys of successive rows together, in this order."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a mean beyond float64
-        total = np.sum([part.total for part in parts], axis=0)
+    starts = np.cumsum([0, *(len(part.usable) for part in parts)])
+    best = int(np.argmax([part.peak for part in parts]))
     return Survey(
         usable=np.concatenate([part.usable for part in parts]),
         zero=np.concatenate([part.zero for part in parts]),
         prints=np.concatenate([part.prints for part in parts]),
-        total=total,
-        peak=max(part.peak for part in parts),
+        peak=parts[best].peak,
+        longest=int(starts[best]) + parts[best].longest,
     )
 
 
-def _surveyed(rows: Floats, metric: Metric) -> Survey:
+def _surveyed(rows: Floats) -> Survey:
     usable = usable_rows(rows)
     finite = rows if usable.all() else np.where(usable[:, None], rows, 0)
     lifted = lift(finite, "euclidean")
-    peak = float(np.abs(lifted).max(initial=0))
-    zero = usable & ~lifted.any(axis=1)
-    prints = _fingerprints(lifted)
-    if metric == "cosine":
-        lifted = lift(finite, metric)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = lifted.sum(axis=0)
-    return Survey(usable, zero, prints, total, peak)
+    peaks = np.abs(lifted).max(axis=1, initial=0)  # (M,)
+    longest = int(peaks.argmax())
+    zero = usable & (peaks == 0)
+    return Survey(usable, zero, _fingerprints(lifted), float(peaks[longest]), longest)
 
 
 def _fingerprints(lifted: Float64s) -> npt.NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""How many cores a task may use: an equal part of its machine."""
+"""What tasks run on, and how many cores one may use: an equal part of its machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import dask.config
+import psutil
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from distributed import get_client
 from threadpoolctl import threadpool_limits
+
+from embedkit.planning.neighbors import Machine
 
 _lock = threading.Lock()
 _inside = 0
@@ -57,6 +61,38 @@ def task_threads(slots: int) -> int:
         At least 1.
     """
     return max(1, CPU_COUNT // slots)
+
+
+def machine(memory_limit: int | str | None) -> Machine:
+    """Describe what tasks run on, for a plan.
+
+    Parameters
+    ----------
+    memory_limit : int or str, optional
+        What a process may take; by default half of what the smallest worker has, or half
+        of what is free in this process.
+
+    Returns
+    -------
+    Machine
+        Of the active cluster; without one, of this process.
+    """
+    on_machine = task_slots()
+    try:
+        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
+    except ValueError:  # no client is active
+        workers = ()
+    given = min(
+        (each["memory_limit"] for each in workers if each["memory_limit"]),
+        default=psutil.virtual_memory().available,
+    )
+    return Machine(
+        memory_limit=given // 2 if memory_limit is None else parse_bytes(memory_limit),
+        slots=max((each["nthreads"] for each in workers), default=on_machine),
+        on_machine=on_machine,
+        workers=sum(each["nthreads"] for each in workers) or on_machine,
+        threads=task_threads(on_machine),
+    )
 
 
 @contextmanager

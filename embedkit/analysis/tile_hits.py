@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from embedkit.analysis.score_bounds import Margins
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Float64s: TypeAlias = npt.NDArray[np.float64]
@@ -15,28 +18,21 @@ Rows: TypeAlias = npt.NDArray[np.intp]
 Hits: TypeAlias = tuple[Rows, Rows, Floats, Rows]
 """Rows, columns and scores of pairs; rows that have too many."""
 
-HIT = {
-    kind: np.dtype([("row", "<u4"), ("place", "<u4"), ("score", kind)])
-    for kind in ("f4", "f8")
-}
-"""One candidate: a row of the band, the place of the other row, and the score."""
-
-LOST = 2**32 - 1
-"""Place of a record that says: of this row not all candidates are known."""
-
 FOLDED = 32  # groups per wanted score: hardly two of the best fall into one group
+_THINNED = 2**19  # scores of crowded rows that are looked at together
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Bound:
     """What a score has to reach, for some rows, and how it is tightened.
 
     Parameters
     ----------
     cut : ndarray of float32 or float64, shape (M,)
-        Lower scores cannot belong to one of the nearest.
-    margin : ndarray of float64, shape (M,)
-        How far below the worst of `need` scores `cut` has to be.
+        Lower scores cannot belong to one of the nearest; infinite where no more pairs are
+        looked for.
+    margins : Margins
+        How uncertain the scores of the M rows are.
     need : int
         Nearest rows that are wanted, itself included where it is among the others.
     most : int
@@ -45,19 +41,36 @@ class Bound:
     """
 
     cut: Floats
-    margin: Float64s
+    margins: Margins
     need: int
     most: int
 
     def part(self, start: int, stop: int) -> Bound:
         """Return the bound of some of the rows; it shares their cuts."""
-        return Bound(
-            self.cut[start:stop], self.margin[start:stop], self.need, self.most
-        )
+        margins = self.margins.part(start, stop)
+        return Bound(self.cut[start:stop], margins, self.need, self.most)
 
-    def raise_to(self, rows: npt.NDArray[np.intp], worst: Floats) -> None:
-        """Use that there are `need` scores of `worst` or more, shape (R,), for `rows`."""
-        exact = worst.astype(np.float64) - self.margin[rows]
+    def lower(self, rows: Rows, scores: Floats, sizes: Float64s) -> Float64s:
+        """Return what scores prove of keys, up to what is the same for all of a row.
+
+        Parameters
+        ----------
+        rows : ndarray of intp, shape (...)
+            Of the bound.
+        scores : ndarray, shape (...), floating
+            Of pairs of theirs.
+        sizes : ndarray of float64, shape (...)
+            Of the other rows of these pairs; see `score_bounds.sizes`.
+
+        Returns
+        -------
+        ndarray of float64, shape (...)
+        """
+        return np.asarray(scores - self.margins.rate[rows] * sizes)
+
+    def raise_to(self, rows: Rows, worst: Float64s) -> None:
+        """Use that `need` pairs of `rows` have a `lower` of `worst` or more, shape (R,)."""
+        exact = worst - self.margins.base[rows]
         lower = np.nextafter(
             exact.astype(self.cut.dtype), np.array(-np.inf, self.cut.dtype)
         )
@@ -107,14 +120,15 @@ class Scores:
         """Return the scores of the P others with the M rows; no copy."""
         return Scores(self.scores.T, self.mask.T)
 
-    def hits(self, bound: Bound) -> Hits:
+    def hits(self, bound: Bound, sizes: Float64s) -> Hits:
         """Find the pairs that reach the cut of their row, and their scores; see `hits`."""
-        row, column, lost = hits(self.scores, self.mask, bound)
+        row, column, lost = hits(self.scores, self.mask, bound, sizes)
         return row, column, self.scores[row, column], lost
 
-    def best(self, need: int) -> Floats:
-        """Return the best scores of each row; see `best`."""
-        return best(self.scores, need)
+    def tighten(self, bound: Bound, sizes: Float64s) -> None:
+        """Raise the cuts of all rows to what these scores prove; see `tighten`."""
+        for rows in _slices(np.arange(len(self.scores)), self.scores):
+            tighten(bound, rows, self.scores[rows], sizes)
 
     def folded(self, need: int) -> Floats:
         """Return the best of groups of scores, which are overwritten; see `folded`."""
@@ -122,8 +136,8 @@ class Scores:
 
 
 def hits(
-    scores: Floats, mask: Bools, bound: Bound
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    scores: Floats, mask: Bools, bound: Bound, sizes: Float64s
+) -> tuple[Rows, Rows, Rows]:
     """Find the pairs that reach the cut of their row.
 
     Parameters
@@ -134,38 +148,77 @@ def hits(
         Room to work in, laid out like `scores`.
     bound : Bound
         Tightened where a row has more pairs than it allows.
+    sizes : ndarray of float64, shape (P,)
+        Of the others; see `score_bounds.sizes`.
 
     Returns
     -------
     row, column : ndarray of intp, shape (H,)
         The pairs.
     lost : ndarray of intp, shape (L,)
-        Rows that have too many, which are left out.
+        Rows that have too many, which are left out, now and with this bound for ever.
     """
     np.greater_equal(scores, bound.cut[:, None], out=mask)
     lost = np.empty(0, np.intp)
     crowded = np.count_nonzero(mask) > bound.most * len(scores)
     row, column = (lost, lost) if crowded else _where(mask)
     if crowded or (np.bincount(row, minlength=1) > bound.most).any():
-        lost = _thin_out(scores, mask, bound)
+        over = np.flatnonzero(np.count_nonzero(mask, axis=1) > bound.most)
+        parts = [
+            _thin_out(scores, mask, bound, sizes, rows)
+            for rows in _slices(over, scores)
+        ]
+        lost = np.concatenate([lost, *parts])
         row, column = _where(mask)
     return row, column, lost
 
 
-def _thin_out(scores: Floats, mask: Bools, bound: Bound) -> npt.NDArray[np.intp]:
+def _slices(rows: Rows, scores: Floats) -> Iterator[Rows]:
+    """Cut rows so that copies of their scores stay small."""
+    height = max(1, _THINNED // max(1, scores.shape[1]))
+    for start in range(0, len(rows), height):
+        yield rows[start : start + height]
+
+
+def _thin_out(
+    scores: Floats, mask: Bools, bound: Bound, sizes: Float64s, over: Rows
+) -> Rows:
     """Tighten the cut of rows with too many pairs; drop rows for which that is no help."""
-    over = np.flatnonzero(np.count_nonzero(mask, axis=1) > bound.most)
     few = scores[over]  # (O, P)
-    bound.raise_to(over, best(few, bound.need)[:, 0])
+    tighten(bound, over, few, sizes)
     fewer = few >= bound.cut[over, None]
     still = np.count_nonzero(fewer, axis=1) > bound.most
     fewer[still] = False
     mask[over] = fewer
-    gone: npt.NDArray[np.intp] = over[still]
+    gone: Rows = over[still]
+    bound.cut[gone] = np.inf
     return gone
 
 
-def _where(mask: Bools) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def tighten(bound: Bound, rows: Rows, scores: Floats, sizes: Float64s) -> None:
+    """Raise cuts to what the scores of some rows with others prove.
+
+    Parameters
+    ----------
+    bound : Bound
+    rows : ndarray of intp, shape (R,)
+        Of the bound.
+    scores : ndarray, shape (R, P), floating
+        Of theirs with P others. Where these are too few nothing is proved.
+    sizes : ndarray of float64, shape (P,)
+        Of the others.
+    """
+    at = scores.shape[1] - bound.need
+    if at < 0:
+        return
+    # Any pairs prove something. Which prove most is found well enough in float32.
+    doubt = np.multiply.outer(bound.margins.rate[rows], sizes).astype(scores.dtype)
+    chosen = np.argpartition(scores - doubt, at, axis=1)[:, at:]  # (R, need)
+    picked = np.take_along_axis(scores, chosen, axis=1)
+    bound.raise_to(rows, bound.lower(rows[:, None], picked, sizes[chosen]).min(axis=1))
+
+
+def _where(mask: Bools) -> tuple[Rows, Rows]:
     """Return rows and columns of what is set, in the order of memory."""
     if mask.flags.c_contiguous:
         row, column = np.divmod(np.flatnonzero(mask), mask.shape[1])
@@ -219,65 +272,3 @@ def folded(scores: Floats, need: int) -> Floats:
         )
         scores = scores[:, :half]
     return scores
-
-
-def records(
-    row: npt.NDArray[np.intp],
-    place: npt.NDArray[np.intp],
-    score: Floats,
-    lost: npt.NDArray[np.intp],
-) -> npt.NDArray[Any]:
-    """Pack hits, and the rows of which some are lost, as records of `HIT`."""
-    out = np.empty(len(row) + len(lost), HIT["f4" if score.itemsize == 4 else "f8"])
-    found, gone = out[: len(row)], out[len(row) :]
-    found["row"], found["place"], found["score"] = row, place, score
-    gone["row"], gone["place"], gone["score"] = lost, LOST, np.inf
-    return out
-
-
-def thinned(
-    candidates: npt.NDArray[Any], bound: Bound
-) -> tuple[npt.NDArray[Any], Bools]:
-    """Keep what can be among the nearest, now that there are candidates of many tiles.
-
-    Parameters
-    ----------
-    candidates : ndarray of `HIT`, shape (H,)
-        In any order.
-    bound : Bound
-        Of the M rows; tightened.
-
-    Returns
-    -------
-    candidates : ndarray of `HIT`, shape (less,)
-        By row, best first, without those of rows of which some are lost.
-    lost : ndarray of bool, shape (M,)
-        Rows of which not all candidates are known, or more than `bound` allows are left.
-    """
-    rows = len(bound.cut)
-    lost = np.zeros(rows, bool)
-    lost[candidates["row"][candidates["place"] == LOST]] = True
-    if lost.any():
-        candidates = candidates[~lost[candidates["row"]]]
-    candidates = candidates[_by_row_and_score(candidates)]
-    count = np.bincount(candidates["row"], minlength=rows)
-    enough = np.flatnonzero(count >= bound.need)
-    starts = np.cumsum(count) - count
-    bound.raise_to(enough, candidates["score"][starts[enough] + bound.need - 1])
-    candidates = candidates[candidates["score"] >= bound.cut[candidates["row"]]]
-    many = np.bincount(candidates["row"], minlength=rows) > bound.most
-    if many.any():
-        candidates = candidates[~many[candidates["row"]]]
-    return candidates, lost | many
-
-
-def _by_row_and_score(candidates: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Order by row, best first; two float32 orders in one integer sort much faster."""
-    score = candidates["score"]
-    if score.itemsize == 8:
-        return np.asarray(np.lexsort((-score, candidates["row"])))
-    bits = np.negative(score).view(np.uint32)
-    # Integers order like floats once negative ones are turned round.
-    turned = np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
-    key = candidates["row"].astype(np.uint64) << np.uint64(32) | turned
-    return np.argsort(key)

@@ -21,22 +21,14 @@ from embedkit.analysis.ranking import ranked, ranked_directly
 from embedkit.analysis.score_bounds import Kind, left, margins
 from embedkit.analysis.search_rows import Side, loaded
 from embedkit.analysis.threads import limited_threads
-from embedkit.analysis.tile_hits import (
-    HIT,
-    Bound,
-    Room,
-    Scores,
-    best,
-    records,
-    thinned,
-)
+from embedkit.analysis.tile_candidates import Held, Packed, Sizes, records
+from embedkit.analysis.tile_hits import Bound, Float64s, Room, Scores, best
 from embedkit.files.whole import temporary_file
+from embedkit.planning.neighbors import most_candidates
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Made = TypeVar("Made")
 _log = logging.getLogger(__name__)
-
-_HELD = 16  # candidates a row, times those wanted, before they are thinned out
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +43,6 @@ class Search:
         Both are the same rows; a row is not its own neighbor.
     k : int
         Neighbors of a row.
-    reach : float
-        Largest squared length of a prepared row of `base`.
     tile : int
         Rows of a tile: a product has as many rows and columns.
     band : int
@@ -65,7 +55,6 @@ class Search:
     base: Side
     alone: bool
     k: int
-    reach: float
     tile: int
     band: int
     slots: int
@@ -78,7 +67,7 @@ class Search:
     @property
     def most(self) -> int:
         """Candidates beyond which float32 does not tell them apart."""
-        return 4 * self.need + 256
+        return most_candidates(self.need)
 
     def rows(self, band: int) -> tuple[int, int]:
         """First and last place of a band of the rows that are searched for."""
@@ -88,16 +77,22 @@ class Search:
         """Return a file of this search."""
         return Path(self.base.folder) / name
 
-    def bound(self, tile: Floats, cut: Floats, kind: Kind = "f4") -> Bound:
-        """Return the bound of the rows of a tile."""
-        margin = margins(
-            tile,
+    def bound(self, sizes: Float64s, cut: Floats, kind: Kind = "f4") -> Bound:
+        """Return the bound of rows of some sizes."""
+        found = margins(
+            sizes,
             self.base.metric,
             kind,
-            reach=self.reach,
+            features=self.base.spool.shape[1],
             exponent=self.base.exponent,
         )
-        return Bound(cut, margin, self.need, self.most)
+        return Bound(cut, found, self.need, self.most)
+
+    def held(self, band: int, others: tuple[int, int]) -> Held:
+        """Return room for candidates of a band among some places of its own side."""
+        cut = loaded(self.path(f"cut-{band}.npy"))
+        bound = self.bound(self.ask.sizes(*self.rows(band)), cut)
+        return Held(bound, Sizes(self.base.sizes(*others), others[0]))
 
 
 def bound_band(search: Search, band: int, sample: Side) -> None:
@@ -119,15 +114,14 @@ def _cut(
 ) -> Floats:
     """Bound the rows `start` to `stop`, shape (stop - start,)."""
     cut = np.full(stop - start, -np.inf, np.float32)
+    bound = search.bound(search.ask.sizes(start, stop), cut)
     for first, last in _steps(start, stop, search.tile):
-        tile = search.ask.tile(first, last)
-        bound = search.bound(tile, cut[first - start : last - start])
         top = np.empty((last - first, 0), np.float32)
-        turned = left(tile)
+        turned = left(search.ask.tile(first, last))
         for a, b in _steps(0, sample.size, search.tile):
             few = room.product(turned, sample.tile(a, b)).folded(search.need)
             top = best(np.concatenate([top, few], axis=1), search.need)
-        bound.raise_to(np.arange(last - first), top[:, 0])
+        bound.raise_to(np.arange(first, last) - start, top[:, 0].astype(np.float64))
     return cut
 
 
@@ -137,46 +131,49 @@ def pair_bands(search: Search, first: int, second: int) -> None:
         found = _on_device(
             search, search.tile, lambda room: _pairs(search, first, second, room)
         )
-    if first == second:
-        save(search.path(f"hits-{first}-{first}.npy"), _all([*found[0], *found[1]]))
-    else:
-        save(search.path(f"hits-{first}-{second}.npy"), _all(found[0]))
-        save(search.path(f"hits-{second}-{first}.npy"), _all(found[1]))
+    for (one, other), held in found.items():
+        save(search.path(f"hits-{one}-{other}.npy"), held.packed())
 
 
 def _pairs(
     search: Search, first: int, second: int, room: Room | DeviceRoom
-) -> list[list[npt.NDArray[Any]]]:
-    """Return the candidates of the first and of the second band."""
-    cuts = [loaded(search.path(f"cut-{band}.npy")) for band in (first, second)]
-    found: list[list[npt.NDArray[Any]]] = [[], []]
+) -> dict[tuple[int, int], Held]:
+    """Return the candidates of the first band among the second, and the other way."""
+    found = {
+        (one, other): search.held(one, search.rows(other))
+        for one, other in ((first, second), (second, first))
+    }
+    ours, theirs = found[first, second], found[second, first]
     for a, b in _steps(*search.rows(first), search.tile):
-        tile = search.ask.tile(a, b)
-        turned, start = left(tile), search.rows(first)[0]
-        bound = search.bound(tile, cuts[0][a - start : b - start])
+        turned = left(search.ask.tile(a, b))
         for c, d in _steps(*search.rows(second), search.tile):
             if c < a:
                 continue  # both directions came from the pair (c, a)
-            other = search.base.tile(c, d)
-            scores = room.product(turned, other)
-            at = search.rows(second)[0]
-            found[0].append(_packed(scores, bound, a - start, c))
+            scores = room.product(turned, search.base.tile(c, d))
+            _collect(scores, ours, a - search.rows(first)[0], (c, d))
             if c > a:
-                theirs = search.bound(other, cuts[1][c - at : d - at])
-                found[1].append(_packed(scores.transposed(), theirs, c - at, a))
+                row = c - search.rows(second)[0]
+                _collect(scores.transposed(), theirs, row, (a, b))
     return found
+
+
+def _collect(
+    scores: Scores | DeviceScores, held: Held, row: int, others: tuple[int, int]
+) -> None:
+    """Take the hits of a tile, from `row` on of the rows that are held, by place."""
+    bound = held.bound.part(row, row + len(scores.scores))
+    at, column, score, lost = scores.hits(bound, held.sizes.part(*others))
+    held.add(records(at + row, column + others[0], score, lost + row))
 
 
 def finish_band(search: Search, band: int, bands: int) -> None:
     """Rank the candidates of a band, gathered from its pairs with all bands."""
     start, stop = search.rows(band)
     with limited_threads(search.slots):
-        candidates = _all(
-            [loaded(search.path(f"hits-{band}-{other}.npy")) for other in range(bands)]
-        )
-        cut = loaded(search.path(f"cut-{band}.npy"))
-        tile = search.ask.tile(start, stop)
-        out = _ranked(search, candidates, search.bound(tile, cut), start, stop)
+        held = search.held(band, (0, search.base.size))
+        for other in range(bands):
+            held.add(loaded(search.path(f"hits-{band}-{other}.npy")))
+        out = _ranked(search, held, start, stop)
     save(search.path(f"near-{band}.npy"), out)
 
 
@@ -184,23 +181,22 @@ def search_band(search: Search, band: int) -> None:
     """Search all rows of the base for the rows of a band, which are from elsewhere."""
     start, stop = search.rows(band)
     with limited_threads(search.slots):
-        tile = search.ask.tile(start, stop)
-        candidates, bound = _on_device(
-            search, len(tile), lambda room: _streamed(search, tile, "f4", room)
+        tile, sizes = search.ask.tile(start, stop), search.ask.sizes(start, stop)
+        held = _on_device(
+            search, len(tile), lambda room: _streamed(search, tile, sizes, "f4", room)
         )
-        out = _ranked(search, candidates, bound, start, stop)
+        out = _ranked(search, held, start, stop)
     save(search.path(f"near-{band}.npy"), out)
 
 
 def search_again(search: Search, start: int, stop: int) -> None:
     """Search in float64 for rows that float32 left open, `start` to `stop` of the list."""
     places = np.array(loaded(search.path("open.npy"))[start:stop])
-    ids = search.ask.ids_of(places)
+    ids, sizes = search.ask.ids_of(places), search.ask.sizes_of(places)
     with limited_threads(search.slots):
-        tile = search.ask.made(ids, "f8")
+        tile = search.ask.made(ids)
         room = Room(len(tile) * search.tile, "f8")
-        candidates, bound = _streamed(search, tile, "f8", room)
-        candidates, lost = thinned(candidates, bound)
+        candidates, lost = _streamed(search, tile, sizes, "f8", room).thinned()
         out = _rank(search, candidates, ids)
         for row in np.flatnonzero(lost):
             out[row] = ranked_directly(
@@ -224,52 +220,30 @@ def _on_device(
     return work(Room(rows * search.tile))
 
 
-def _packed(
-    scores: Scores | DeviceScores, bound: Bound, first: int, place: int
-) -> npt.NDArray[Any]:
-    """Find hits and number them within the band and among all places."""
-    row, column, score, lost = scores.hits(bound)
-    return records(row + first, column + place, score, lost + first)
-
-
 def _streamed(
-    search: Search, tile: Floats, kind: Kind, room: Room | DeviceRoom
-) -> tuple[npt.NDArray[Any], Bound]:
+    search: Search, tile: Floats, sizes: Float64s, kind: Kind, room: Room | DeviceRoom
+) -> Held:
     """Go through all tiles of the base, the bound tightening on the way."""
-    bound = search.bound(tile, np.full(len(tile), -np.inf, kind), kind)
-    turned, held = left(tile), np.empty(0, HIT[kind])
-    limit = _HELD * search.need * len(tile)
+    bound = search.bound(sizes, np.full(len(tile), -np.inf, kind), kind)
+    held = Held(bound, Sizes(search.base.all_sizes()), kind)
+    turned = left(tile)
     for first, last in _steps(0, search.base.size, search.tile):
         scores = room.product(turned, search.base.tile(first, last, kind))
         if not first:
-            bound.raise_to(np.arange(len(tile)), scores.best(search.need)[:, 0])
-        held = np.concatenate([held, _packed(scores, bound, 0, first)])
-        if len(held) > limit:
-            held = _thinned_keeping(held, bound)
-            limit = max(limit, 2 * len(held))
-    return held, bound
+            scores.tighten(bound, held.sizes.part(first, last))
+        _collect(scores, held, 0, (first, last))
+    return held
 
 
-def _thinned_keeping(held: npt.NDArray[Any], bound: Bound) -> npt.NDArray[Any]:
-    """Thin candidates out; rows of which some are lost keep a record that says so."""
-    held, lost = thinned(held, bound)
-    rows = np.flatnonzero(lost)
-    none = np.empty(0, np.intp)
-    bound.cut[rows] = np.inf  # no more of them
-    return np.concatenate([held, records(none, none, held["score"][:0], rows)])
-
-
-def _ranked(
-    search: Search, candidates: npt.NDArray[Any], bound: Bound, start: int, stop: int
-) -> npt.NDArray[Any]:
-    candidates, lost = thinned(candidates, bound)
+def _ranked(search: Search, held: Held, start: int, stop: int) -> npt.NDArray[Any]:
+    candidates, lost = held.thinned()
     out = _rank(search, candidates, search.ask.ids(start, stop))
     out["sure"][lost] = False
     return out
 
 
 def _rank(
-    search: Search, candidates: npt.NDArray[Any], ask_ids: npt.NDArray[np.int64]
+    search: Search, candidates: Packed, ask_ids: npt.NDArray[np.int64]
 ) -> npt.NDArray[Any]:
     return ranked(
         search.ask,
@@ -280,10 +254,6 @@ def _rank(
         k=search.k,
         alone=search.alone,
     )
-
-
-def _all(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    return np.concatenate([np.empty(0, HIT["f4"]), *parts])
 
 
 def _steps(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,6 @@ compiles for seconds, so this file is imported inside of tasks.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,12 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from sklearn.utils import check_random_state
 
+from embedkit.analysis.numba_lock import one_at_a_time
 from embedkit.quiet import quiet
 
 # Parametric UMAP, which needs Tensorflow, is not used.
 with quiet(ImportWarning, message="Tensorflow not installed"):
     from umap import umap_
-
-# Numba's fallback threading layer ends the process when two threads run parallel code.
-_one_at_a_time = threading.Lock()
 
 
 def fuzzy_union(
@@ -52,7 +49,7 @@ def fuzzy_union(
     itself = np.arange(rows)[:, None]
     last = np.nanmax(np.where(indices < 0, np.nan, distances), axis=1, keepdims=True)
     filled = np.where(indices < 0, last, distances)
-    with _one_at_a_time:
+    with one_at_a_time:
         graph, _, _ = umap_.fuzzy_simplicial_set(
             np.zeros((rows, 1), np.float32),  # only its length is used
             n_neighbors=indices.shape[1] + 1,
@@ -104,7 +101,7 @@ def spread_out(
         "densmap_kwds": {},
         "output_dens": False,
     }
-    with _one_at_a_time:
+    with one_at_a_time:
         layout, _ = umap_.simplicial_set_embedding(
             None,  # the data matter only to initialisations that are not used
             sp.csr_matrix(graph),

@@ -7,6 +7,7 @@ within the tolerance that the store records.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Final, TypeVar
 
@@ -32,6 +33,8 @@ _SHORT_OF_MEMORY: Final = (
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
+
+_log = logging.getLogger(__name__)
 
 _changing = threading.Lock()
 _sizes: dict[tuple[str, str], tuple[int, str]] = {}
@@ -142,11 +145,23 @@ class Guard:
         release()
         return half, why
 
-    def end(self) -> None:
-        """Note how much the block has needed, now that it is finished."""
-        share = max(self._meter.look(), self._meter.peak) / self._limit
+    def end(self, *, projected: int = 0) -> None:
+        """Note how much the block has needed, and say so where that is beyond the plan.
+
+        Parameters
+        ----------
+        projected : int, default 0
+            Bytes that were planned, 0 where nothing was.
+        """
+        peak = max(self._meter.look(), self._meter.peak)
+        if resident() > FULL * self._limit:
+            release()  # Dask begins no task in a worker that holds more than 0.8
         with _changing:
-            _remember(_shares, self._run, max(share, _shares.get(self._run, 0.0)))
+            before = _shares.get(self._run, 0.0)
+            _remember(_shares, self._run, max(peak / self._limit, before))
+        if projected and peak > max(projected, before * self._limit):
+            told = told_bytes(peak), told_bytes(projected), told_bytes(self._limit)
+            _log.warning("a block needed %s; %s were planned and %s are there", *told)
 
     def _is_short(self, held: int, rise: int | None) -> bool:
         """Whether too much is taken, and smaller batches would take noticeably less."""

@@ -60,10 +60,14 @@ class Machine:
 
     @property
     def kind(self) -> dict[str, Any]:
-        """All that speed and memory depend on, as JSON can hold it."""
+        """All that speed and memory depend on, as JSON can hold it.
+
+        Bytes are rounded: nodes of one type differ by what their firmware keeps.
+        """
         found = asdict(self)
         del found["address"]
-        return found
+        rounded = {"memory": self.memory // 2**30, "limit": self.limit // 2**26}
+        return {**found, **rounded}
 
 
 def machine_here(threads: int = 0, limit: int = 0) -> Machine:

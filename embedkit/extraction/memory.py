@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -49,7 +50,8 @@ def reset_peak() -> bool:
 
 
 def release() -> None:
-    """Give back what the allocator keeps of freed memory, where that is glibc's."""
+    """Give back what nobody uses any more, and what glibc's allocator keeps of it."""
+    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 
 from embedkit.errors import NetworkError
 from embedkit.extraction.memory import reset_peak
@@ -17,6 +18,7 @@ from embedkit.extraction.ticker import Ticker, held
 from embedkit.networks.machine import use_threads
 from embedkit.networks.taps import TapGraph
 from embedkit.planning.measurement import GAIN
+from embedkit.planning.memory import TARGET
 
 _ALWAYS = 2
 """Batch sizes that are measured whatever time they take: a line needs two points."""
@@ -80,9 +82,9 @@ class Forwards:
         self._base += max(0, resident() - self._now)
         for size in self._job.batches[_ALWAYS:]:
             before, seconds, peak = self._last
-            used = resident() + 2 * max(peak, size * self._inputs[0].nbytes)
+            more = 2 * max(peak, size * self._inputs[0].nbytes)
             late = time.perf_counter() + 2 * self._repeats(seconds) > self._until
-            if late or used > self._job.memory:
+            if late or more > self._room():
                 return
             try:
                 self._measure(size)
@@ -91,6 +93,11 @@ class Forwards:
             if GAIN * self._last[1] / size > seconds / before:
                 return
             self._best = size
+
+    def _room(self) -> int:
+        """Return the bytes that a batch may take: a worker's share, if they are free."""
+        free = psutil.virtual_memory().available
+        return min(self._job.memory - resident(), int(TARGET * free))
 
     def threads(self, idle: float) -> None:
         """Run the best batch size with more threads, and beside a ticking one."""

@@ -33,8 +33,3 @@ def a_slot(slots: int) -> Iterator[None]:
         with _TURN:
             _running.remove(me)
             _TURN.notify_all()
-
-
-def running() -> int:
-    """Return how many blocks this process computes now."""
-    return len(_running)

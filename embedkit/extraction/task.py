@@ -170,7 +170,7 @@ def extract_block(job: Job, block: int, *, number: int = 1) -> BlockReport:
             commits = _compute_and_write(
                 lacking, block, meter=meter, guard=guard, number=number + len(fallen)
             )
-            guard.end()
+            guard.end(projected=job.projected_mem)
     finally:
         end(files, mark)
     return _report(block, commits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from embedkit.errors import PlanError
@@ -17,6 +18,21 @@ MOST_BANDS = 140  # about 10,000 pairs
 _RECORD = 12  # bytes of a candidate
 _BLOCKS = 4 * 2**23 + 2 * 2**24  # float64 blocks of a task that measures or converts
 _OVERHEAD = 2**26  # what Dask and NumPy take beside: chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How an exact search is cut into tiles: its files fit only one of the same.
+
+    Parameters
+    ----------
+    tile_rows, band_rows, sample_rows : int
+        As in `NeighborsPlan`.
+    """
+
+    tile_rows: int
+    band_rows: int
+    sample_rows: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +82,15 @@ class NeighborsPlan:
     projected_mem: int
     scratch_bytes: int
 
+    @property
+    def layout(self) -> Layout:
+        """The tiles."""
+        return Layout(
+            tile_rows=self.tile_rows,
+            band_rows=self.band_rows,
+            sample_rows=self.sample_rows,
+        )
+
     def describe(self) -> str:
         """Return the plan in one sentence."""
         among = f"{self.n_images:,} images of {self.features} features"
@@ -108,6 +133,7 @@ def plan_neighbors(
     itemsize: int,
     machine: Machine,
     n_queries: int = 0,
+    layout: Layout | None = None,
 ) -> NeighborsPlan:
     """Choose tiles that fit into memory, and say what the search will take.
 
@@ -121,6 +147,8 @@ def plan_neighbors(
         Where it runs.
     n_queries : int, default 0
         Rows searched for, if they are not those of the database.
+    layout : Layout, optional
+        Tiles of a search that has begun, instead of the ones that fit best.
 
     Returns
     -------
@@ -129,28 +157,27 @@ def plan_neighbors(
     Raises
     ------
     PlanError
-        When not even the smallest tiles fit.
+        When not even the smallest tiles fit, or not those of `layout`.
     """
     need = n_neighbors + (not n_queries)
     asked = n_queries or n_images
     sample = 0 if n_queries else _sample(n_images, need)
     fixed = _driver(n_images, asked, n_neighbors) + _OVERHEAD
-    tile = min(LARGEST_TILE, 2 * power_of_two_below(max(n_images - 1, SMALLEST_TILE)))
-    while True:
-        band = _band(
-            asked, features, tile, workers=machine.workers, single=bool(n_queries)
-        )
-        task = _task(tile, band, features, need, n_images, sample)
+    sizes = _layouts(n_images, asked, features, sample, machine.workers)
+    for each in sizes if layout is None else [layout]:
+        tile, band, sample = each.tile_rows, each.band_rows, each.sample_rows
+        task = _task(tile, band, features, need, n_images)
         projected = fixed + machine.slots * task
-        if projected <= machine.memory_limit or tile <= SMALLEST_TILE:
+        if projected <= machine.memory_limit:
             break
-        tile //= 2
-    if projected > machine.memory_limit:
+    else:
+        begun = f", as begun with tiles of {tile} rows," if layout else ""
+        remedy = "delete the scratch folder, or " if layout else ""
         raise PlanError(
             f"neighbors of {asked:,} rows among {n_images:,} with {features} features, "
-            f"{machine.slots} tasks at once, take {_readable(projected)} in a process and may "
-            f"take {_readable(machine.memory_limit)}: raise memory_limit, or give workers more "
-            "memory or fewer threads"
+            f"{machine.slots} tasks at once{begun} take {_readable(projected)} in a process "
+            f"and may take {_readable(machine.memory_limit)}: {remedy}raise memory_limit, or "
+            "give workers more memory or fewer threads"
         )
     bands = -(-asked // band)
     pairs = bands if n_queries else bands * (bands + 1) // 2 + 2 * bands
@@ -174,6 +201,17 @@ def plan_neighbors(
     )
 
 
+def _layouts(
+    n_images: int, asked: int, features: int, sample: int, workers: int
+) -> Iterator[Layout]:
+    """Yield what tiles there can be, the largest first."""
+    tile = min(LARGEST_TILE, 2 * power_of_two_below(max(n_images - 1, SMALLEST_TILE)))
+    while tile >= SMALLEST_TILE:
+        band = _band(asked, features, tile, workers=workers, single=not sample)
+        yield Layout(tile_rows=tile, band_rows=band, sample_rows=sample)
+        tile //= 2
+
+
 def _sample(n_images: int, need: int) -> int:
     """Return the rows of the sample: enough for a bound, few beside all."""
     wanted = max(min(LEAST_SAMPLE, n_images // 5), n_images // SAMPLED, 4 * need)
@@ -192,22 +230,28 @@ def _band(asked: int, features: int, tile: int, *, workers: int, single: bool) -
     return tile * max(wide, -(-tiles // MOST_BANDS))
 
 
-def _candidates(n_images: int, need: int, sample: int) -> int:
-    """Return the candidates of a row that the bound lets through, at most about."""
-    if not sample:
-        return 16 * need + 256
-    return 16 + need * (-(-n_images // sample) + 1)
+def most_candidates(need: int) -> int:
+    """Return the candidates of a row beyond which float32 does not tell them apart.
+
+    Parameters
+    ----------
+    need : int
+        Nearest rows that are wanted, itself included where it is among the others.
+
+    Returns
+    -------
+    int
+    """
+    return 4 * need + 256
 
 
-def _task(
-    tile: int, band: int, features: int, need: int, n_images: int, sample: int
-) -> int:
+def _task(tile: int, band: int, features: int, need: int, n_images: int) -> int:
     """Return the bytes of one task: a pair of tiles or candidates of a band."""
     rows = 4 * 4 * tile * (features + 2)  # two tiles, one turned, one being read
     scores = tile * tile * (4 + 1)
-    candidates = band * _candidates(n_images, need, sample) * _RECORD
-    pairs = rows + scores + 3 * candidates
-    finish = 4 * band * (features + 2) + 5 * candidates
+    held = band * 2 * most_candidates(need) * _RECORD  # thinned out when they are more
+    pairs = rows + scores + 4 * held  # both directions, and copies while one is sorted
+    finish = 4 * band * (features + 2) + 8 * n_images + 5 * held
     return max(pairs, finish) + _BLOCKS
 
 
@@ -221,8 +265,9 @@ def _scratch(
 ) -> int:
     """Return the bytes of files: rows twice, candidates, finished bands."""
     rows = (n_images + n_queries) * (features * itemsize + (features + 2) * 4 + 16)
-    candidates = n_images * _candidates(n_images, need, sample) * _RECORD
-    return rows + (candidates if sample else 0) + (n_queries or n_images) * need * 16
+    # What the bound from the sample lets through, about; queries keep none in files.
+    passed = 16 + need * (-(-n_images // sample) + 1) if sample else 0
+    return rows + n_images * passed * _RECORD + (n_queries or n_images) * need * 16
 
 
 def _readable(n_bytes: float) -> str:

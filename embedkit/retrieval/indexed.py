@@ -17,6 +17,7 @@ from embedkit.analysis.index_object import Index
 from embedkit.analysis.merge import nothing_found
 from embedkit.errors import InputError, StoreError
 from embedkit.retrieval.columns import ID, plain
+from embedkit.retrieval.fresh import changed_rows
 from embedkit.retrieval.query import Queries
 from embedkit.retrieval.scan import Ranked
 from embedkit.store.store import Store
@@ -183,6 +184,8 @@ def _check(found: Fitted, x: xr.DataArray, layer: str) -> None:
         )
     _check_images(found.name, held, x, layer)
     _check_rows(found.name, held, x, layer)
+    if held.content != x.attrs["content"]:
+        _check_changes(found.name, held, x, layer)
     _FITTED[found.index] = now
 
 
@@ -216,7 +219,7 @@ def _check_images(name: str, held: Contents, x: xr.DataArray, layer: str) -> Non
 
 
 def _check_rows(name: str, held: Contents, x: xr.DataArray, layer: str) -> None:
-    """Compare the first and the last row: two layers may have the same shape."""
+    """Compare the first and the last row: rows that were changed keep their labels."""
     alive = np.flatnonzero(held.alive)
     some = np.unique(alive[[0, -1]] if len(alive) else alive)
     same = (held.rows.take(some) == x.isel(image=some).values).all(axis=1)
@@ -225,4 +228,15 @@ def _check_rows(name: str, held: Contents, x: xr.DataArray, layer: str) -> None:
         raise InputError(
             f"{name} holds another row for image {str(held.images[row])!r} than {layer}: "
             "it was built from another layer, or before images changed; build it anew."
+        )
+
+
+def _check_changes(name: str, held: Contents, x: xr.DataArray, layer: str) -> None:
+    """Compare all rows with a layer that is not, by its own account, what it was."""
+    changed = changed_rows(held, x)
+    if len(changed):
+        raise InputError(
+            f"{name} is stale: {len(changed)} of its {len(held.images)} images have "
+            f"another row in {layer} since it was built, {str(held.images[changed[0]])!r} "
+            "the first; build it anew."
         )

@@ -97,8 +97,8 @@ def search(  # noqa: PLR0913 - one for each choice
     ------
     InputError
         For what is no query, layer of maps, condition or metric, or a network that is
-        needed and not known; for an index of another metric, layer or images, or one
-        that finds fewer images than were asked for.
+        needed and not known; for an index of another metric, layer or images, of rows
+        that have changed since, or one that finds fewer images than were asked for.
     StoreError
         When no index was saved there.
     SourceError
@@ -115,10 +115,11 @@ def search(  # noqa: PLR0913 - one for each choice
     depend on the chunks.
 
     An index measures the distances of what it finds in float64 and gives them in float32.
-    That it belongs to the layer is told by features, ids, status and two of the rows, so
-    build it anew, or add to it, when the store has changed. A path is opened, and every
-    byte of it checked, at each call: for many searches give what `embedkit.open_index`
-    returns.
+    That it belongs to the layer is told by features, ids, status and the content that the
+    store states; where that has changed since the index was built, because images were
+    added or extracted anew, all rows are compared once, and an index of which any has
+    changed is refused. A path is opened, every byte of it checked, at each call: for many
+    searches give what `embedkit.open_index` returns.
 
     See Also
     --------

@@ -91,3 +91,41 @@ def test_refuses_what_does_not_fit(as_images):
         ek.append_neighbors(nn, x[:400], new=x[400:, :5])
     with pytest.raises(InputError, match="'img0399' among the old rows and the new"):
         ek.append_neighbors(nn, x[:400], new=x[399:])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
+@pytest.mark.parametrize("row", [3, 5])
+def test_refuses_neighbors_of_rows_that_have_changed(as_images, metric, row):
+    """The same ids, and one row that is another now, or was not finite before."""
+    rows = _rows()
+    before = ek.neighbors(as_images(rows[:400]), n_neighbors=8, metric=metric)
+    rows[row] = np.linspace(1, 2, 6)
+    x = as_images(rows)
+
+    with pytest.raises(
+        InputError, match=r"not those of the old rows \(image 'img\d+' is .*run neigh"
+    ):
+        ek.append_neighbors(before, x[:400], new=x[400:])
+
+
+def test_neighbors_of_almost_nothing_grow():
+    """The only finite row has no neighbors yet, and that is no change."""
+    rows = np.full((5, 3), np.nan, np.float32)
+    rows[1], rows[3:] = 1, [[2, 2, 2], [4, 4, 4]]
+    x = xr.DataArray(rows, dims=("image", "feature"))
+    before = ek.neighbors(x[:3], n_neighbors=2)
+
+    found = ek.append_neighbors(before, x[:3], new=x[3:])
+
+    assert found["indices"].values.tolist()[1] == [3, 4]
+
+
+def test_rows_that_changed_are_told_by_number():
+    """Where there are no ids."""
+    x = xr.DataArray(_rows(), dims=("image", "feature"))
+    before = ek.neighbors(x[:400], n_neighbors=3)
+    x = x.copy()
+    x[0] += 1
+
+    with pytest.raises(InputError, match=r"\(image '\d+' is the first found\)"):
+        ek.append_neighbors(before, x[:400], new=x[400:])

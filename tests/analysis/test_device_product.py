@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from embedkit.analysis import device_product, tile_tasks
 from embedkit.analysis.device_product import DeviceFailed, DeviceRoom
 from embedkit.analysis.neighbors import neighbors
-from embedkit.analysis.tile_hits import FOLDED, Bound, Room
+from embedkit.analysis.score_bounds import Margins
+from embedkit.analysis.tile_hits import FOLDED, Bound, Room, best
 from embedkit.planning import neighbors as planning
 
 
@@ -41,7 +42,13 @@ def sorted_hits(found):
 
 
 def bound_of(rows, cut, *, need=3, most=20):
-    return Bound(np.full(rows, cut, np.float32), np.full(rows, 0.5), need, most)
+    margins = Margins(np.full(rows, 0.5), np.linspace(0, 1, rows))
+    return Bound(np.full(rows, cut, np.float32), margins, need, most)
+
+
+def sizes_of(rows):
+    """Of whole numbers, so that nothing is rounded."""
+    return np.arange(rows, dtype=np.float64) % 16
 
 
 @pytest.mark.parametrize("way", ["as it is", "transposed"])
@@ -57,7 +64,9 @@ def test_hits_are_those_of_numpy(whole_numbers, way, cut, most):
     rows = {"as it is": 90, "transposed": 330}[way]
     mine, other = (bound_of(rows, cut, most=most) for _ in range(2))
 
-    found, expected = sorted_hits(ours.hits(mine)), sorted_hits(theirs.hits(other))
+    others = sizes_of(420 - rows)
+    found = sorted_hits(ours.hits(mine, others))
+    expected = sorted_hits(theirs.hits(other, others))
 
     for one, two in zip(found, expected, strict=True):
         assert one.dtype == two.dtype
@@ -71,10 +80,27 @@ def test_rows_that_no_cut_thins_out_are_lost():
     left[0] = 1
     right = np.random.default_rng(1).integers(-9, 9, size=(60, 3)).astype(np.float32)
 
-    row, _, _, lost = DeviceRoom("cpu").product(left, right).hits(bound_of(4, -np.inf))
+    bound = bound_of(4, -np.inf)
+    scores = DeviceRoom("cpu").product(left, right)
+
+    row, _, _, lost = scores.hits(bound, np.zeros(60))
 
     assert set(row) == {0}
     np.testing.assert_array_equal(lost, [1, 2, 3])
+    np.testing.assert_array_equal(np.isinf(bound.cut), [False, True, True, True])
+
+
+@pytest.mark.parametrize("columns", [2, 3, 330])
+def test_cuts_are_raised_to_those_of_numpy(whole_numbers, columns):
+    """By what is sure of the scores; by nothing where these are too few."""
+    ours, theirs = both(whole_numbers[0], whole_numbers[1][:columns])
+    mine, other = (bound_of(90, -np.inf) for _ in range(2))
+
+    ours.tighten(mine, sizes_of(columns))
+    theirs.tighten(other, sizes_of(columns))
+
+    np.testing.assert_array_equal(mine.cut, other.cut)
+    assert np.isfinite(mine.cut).all() == (columns >= 3)
 
 
 @settings(deadline=None, max_examples=60)
@@ -87,12 +113,14 @@ def test_best_and_folded_are_those_of_numpy(rows, columns, need):
     ours, theirs = both(left, right)
     few, _ = both(left, right[:columns])
 
-    expected = np.sort(left @ right[:columns].T, axis=1)[:, -need:]
-    best = few.best(need)
+    products = left @ right[:columns].T
+    found = few.best(need)
 
-    assert best.shape == (rows, need)
-    np.testing.assert_array_equal(np.sort(best, axis=1)[:, -columns:], expected)
-    assert (best[:, 0] == best.min(axis=1)).all()
+    expected = np.sort(products, axis=1)[:, -need:]
+    assert found.shape == (rows, need)
+    np.testing.assert_array_equal(np.sort(found, axis=1)[:, -columns:], expected)
+    assert (found[:, 0] == found.min(axis=1)).all()
+    np.testing.assert_array_equal(found[:, 0], best(products, need)[:, 0])
     np.testing.assert_array_equal(ours.folded(need), theirs.folded(need))
 
 
@@ -156,7 +184,7 @@ def test_a_device_without_memory_leaves_the_task_to_numpy(
     full = torch.OutOfMemoryError("out of memory\nstack")
     calls = []
 
-    def fail(self, bound):
+    def fail(self, bound, sizes):
         calls.append(bound)
         with device_product._failures():
             raise full

@@ -204,7 +204,7 @@ def test_near_copies_beyond_number_are_searched_again(
 ) -> None:
     """What float32 and even float64 products leave open is exact all the same."""
     rng = np.random.default_rng(12)
-    rows = rng.normal(size=(600, 8))
+    rows = rng.normal(size=(1100, 8))  # most of them elsewhere, the center as well
     rows[100:500] = [3, 1, 0, 0, 0, 0, 0, 0]
     rows[100:500, 5:] += scale * rng.integers(-9, 9, size=(400, 3))
     full = _all_pairs(rows, "euclidean")

@@ -25,6 +25,7 @@ CALLS = {
     "nearest": lambda: faiss_adapter.nearest(POINTS, POINTS, k=2),
     "nearest_centroid": lambda: faiss_adapter.nearest_centroid(POINTS, POINTS[:3]),
     "list_index": _lists,
+    "graph_index": lambda: faiss_adapter.graph_index(4, sample=POINTS),
     "add": lambda: faiss_adapter.add(_lists(), POINTS, IDS),
     "remove": lambda: faiss_adapter.remove(_lists(), IDS[:2]),
     "search": lambda: faiss_adapter.search(_lists(), POINTS, k=2, effort=1),

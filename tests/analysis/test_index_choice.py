@@ -15,7 +15,7 @@ MB = 2**20
     [
         (4096, 1, "flat", False),
         (100_000, 300 * MB, "hnsw", False),
-        (100_000, 205 * MB, "ivf_flat", False),
+        (100_000, 205 * MB, "hnsw", False),
         (100_000, 60 * MB, "ivf_sq8", False),
         (100_000, 30 * MB, "ivf_pq", False),
         (100_000, 8 * MB, "ivf_flat", True),
@@ -26,6 +26,14 @@ def test_less_memory_means_smaller_rows(rows, limit, kind, sharded):
     found = choose(rows, 512, memory_limit=limit, sharded="auto")
 
     assert (found.kind, found.sharded) == (kind, sharded)
+
+
+def test_a_graph_of_bytes_goes_before_lists_of_rows():
+    """Where rows are long it is the smaller of the two; where they are short it is not."""
+    assert choose(10**5, 512, memory_limit=300 * MB, sharded="auto").code_bytes == 0
+    assert choose(10**5, 512, memory_limit=100 * MB, sharded="auto").code_bytes == 512
+    short = choose(10**5, 64, memory_limit=29 * MB, sharded="auto")
+    assert (short.kind, short.code_bytes) == ("ivf_flat", 0)
 
 
 def test_files_can_be_asked_for_and_refused():

@@ -8,7 +8,7 @@ from distributed import Client, LocalCluster
 
 import embedkit as ek
 from embedkit.analysis import ivf_tune
-from embedkit.analysis.ivf_search import approximate
+from embedkit.analysis.approximate import approximate
 from embedkit.analysis.ivf_tiles import make_tiles, probed_rows
 from embedkit.errors import RecallNotReached
 

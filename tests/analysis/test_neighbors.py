@@ -16,6 +16,8 @@ from sklearn.neighbors import NearestNeighbors
 from embedkit.analysis import exact_knn
 from embedkit.analysis.neighbors import neighbors
 from embedkit.errors import InputError, PlanError
+from embedkit.planning import near
+from embedkit.planning.neighbors import NeighborsPlan
 
 
 def test_shape_dtype_labels_and_attrs(blobs, as_images) -> None:
@@ -142,7 +144,7 @@ def test_a_scratch_folder_holds_what_is_finished(
     x = as_images(blobs[0])
     first = neighbors(x, scratch=tmp_path)
     kept = sorted(each.name for each in tmp_path.glob("neighbors-*/*"))
-    assert kept == ["near-0.npy"]
+    assert kept == ["layout.json", "lock", "near-0.npy"]
 
     def refuse(*_args: object) -> None:
         raise AssertionError("multiplied again")
@@ -255,17 +257,25 @@ def test_integers_of_numpy_are_whole(blobs, as_images) -> None:
     assert nn.sizes["neighbor"] == 3
 
 
-@pytest.mark.parametrize("option", [{"memory_limit": "1GB"}, {"plan_only": True}])
-def test_what_is_for_the_exact_search_is_refused_beside_a_recall(
-    blobs, as_images, option
-) -> None:
-    """Nothing that was asked for is left out without a word."""
-    with pytest.raises(InputError, match="for the exact search"):
-        neighbors(as_images(blobs[0]), recall=0.9, **option)
+def test_a_recall_below_one_of_a_few_rows_is_exact(blobs, as_images) -> None:
+    """Nothing is guessed where the exact search takes no time; the result says so."""
+    x = as_images(blobs[0])
+
+    found = neighbors(x, n_neighbors=5, recall=0.8)
+
+    assert found["indices"].identical(neighbors(x, n_neighbors=5)["indices"])
+    assert found.attrs["exact"]
+    assert found.attrs["recall_asked"] == 0.8
+    assert (found.attrs["recall_low"], found.attrs["recall_high"]) == (1, 1)
+    assert found.attrs["exact_because"] == "it takes no longer"
+    assert isinstance(neighbors(x, recall=0.8, plan_only=True), NeighborsPlan)
 
 
-def test_a_recall_below_one_is_measured(blobs, as_images) -> None:
-    """The result says what it found, and is that of the exact search nearly everywhere."""
+@pytest.mark.parametrize("way", ["lists", "graph", "exact"])
+def test_a_recall_below_one_is_measured(blobs, as_images, monkeypatch, way) -> None:
+    """Whichever way is the cheapest, it finds nearly what the exact search does."""
+    monkeypatch.setattr(near, "EXACT_SECONDS", 0.0)
+    monkeypatch.setattr(near.NearPlan, "cheapest", lambda *_: way)
     x = as_images(blobs[0])
 
     found = neighbors(x, n_neighbors=5, recall=0.8)
@@ -274,6 +284,29 @@ def test_a_recall_below_one_is_measured(blobs, as_images) -> None:
     assert 0.8 <= found.attrs["recall_low"] <= found.attrs["recall"] <= 1
     share = (found["indices"].values == exact["indices"].values).mean()
     assert share >= 0.7
+    assert found.attrs["exact"] == (way == "exact")
+    plan = neighbors(x, n_neighbors=5, recall=0.8, plan_only=True)
+    assert isinstance(plan, near.NearPlan)
+
+
+def test_a_recall_that_no_check_can_show_is_searched_for_exactly(
+    as_images, monkeypatch
+) -> None:
+    """At once, and the result says why; what can be shown is not."""
+    x = as_images(np.random.default_rng(0).normal(size=(12_000, 3)))
+    monkeypatch.setattr(near, "EXACT_SECONDS", 0.0)
+
+    found = neighbors(x, n_neighbors=2, recall=0.9999, memory_limit="4GB")
+
+    attrs = json.loads(json.dumps(found.attrs))
+    assert (attrs["exact"], attrs["recall_asked"]) == (True, 0.9999)
+    assert attrs["recall"] == attrs["recall_low"] == 1.0
+    assert "recall 0.9999 is more than a check of 5000 rows" in attrs["exact_because"]
+    exact = neighbors(x, n_neighbors=2)
+    assert "exact_because" not in exact.attrs
+    np.testing.assert_array_equal(found["indices"], exact["indices"])
+    plan = neighbors(x, n_neighbors=2, recall=0.999, plan_only=True)
+    assert isinstance(plan, near.NearPlan)
 
 
 def test_a_zero_row_is_found_once(as_images) -> None:

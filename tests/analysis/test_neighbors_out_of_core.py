@@ -148,12 +148,59 @@ def test_a_killed_worker_and_a_killed_client_change_no_byte(
     assert np.load(out).tobytes() == undisturbed.tobytes()
 
 
+def measured(*arguments: object) -> dict[str, float]:
+    """What `knn_user` tells of a search in a fresh process."""
+    process = start(*arguments, stdout=subprocess.PIPE)
+    told = json.loads(process.communicate()[0])
+    assert process.returncode == 0
+    return told  # type: ignore[no-any-return]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 @pytest.mark.parametrize("shape", [(60_000, 32), (12_000, 512)])
 def test_memory_stays_within_the_plan(shape) -> None:
     """Measured by the system, in a fresh process."""
-    process = start("measure", *shape, stdout=subprocess.PIPE)
-    told = json.loads(process.communicate()[0])
+    told = measured("measure", *shape, "clusters")
 
     assert told["took"] <= 1.2 * told["projected"]
+    assert told["certified"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+@pytest.mark.parametrize(
+    ("shape", "kind", "limit", "certified"),
+    [
+        ((16_000, 512), "clusters", "900MB", (1, 1)),
+        ((12_000, 128), "hostile", "700MB", (0.49, 0.51)),
+    ],
+)
+def test_workers_stay_within_the_plan_and_their_limit(
+    shape, kind, limit, certified
+) -> None:
+    """Dask ends workers that take more; also crowds of near copies and long rows do not."""
+    told = measured("workers", *shape, kind, limit)
+
+    assert told["took"] <= 1.2 * told["projected"]
+    assert told["projected"] <= float(limit[:-2]) * 1e6 / 2
+    assert certified[0] <= told["certified"] <= certified[1]
+
+
+def _in_a_task(rows: np.ndarray) -> np.ndarray:
+    x = xr.DataArray(rows, dims=("image", "feature")).chunk(image=200)
+    return neighbors(x, n_neighbors=3)["indices"].values
+
+
+def test_neighbors_within_a_task_on_the_only_thread() -> None:
+    """Its own tasks find a place, as do those of the lazy rows."""
+    rows = np.random.default_rng(0).normal(size=(600, 5))
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        found = client.submit(_in_a_task, rows).result(timeout=60)
+
+    np.testing.assert_array_equal(found, brute_force(rows, 3))

@@ -11,6 +11,7 @@ from embedkit.analysis.recall import (
     estimate,
     found_shares,
     near_shares,
+    provable,
     spread_sample,
 )
 
@@ -34,6 +35,14 @@ def test_no_miss_is_no_proof():
     assert few.value == few.high == 1
     assert few.low == pytest.approx(0.025 ** (1 / 100), abs=1e-6)
     assert few.low < many.low < 1
+
+
+def test_what_a_check_can_show():
+    """Of many rows not all; of as few as the check itself, anything."""
+    assert provable(0.9992, population=10**9)
+    assert not provable(0.9993, population=10**9)
+    assert not provable(0.99999, population=6000)
+    assert provable(0.99999, population=5000)
 
 
 def test_a_whole_population_is_known():

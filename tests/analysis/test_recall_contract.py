@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import embedkit as ek
-from embedkit.analysis.ivf_search import approximate
+from embedkit.analysis.approximate import approximate
 from embedkit.errors import RecallNotReached
 
 KINDS = ("clustered", "uniform", "sorted", "copies", "hubs")

@@ -5,7 +5,7 @@ import pytest
 from dask.system import CPU_COUNT
 
 import embedkit as ek
-from embedkit.extraction import followed, planned
+from embedkit.extraction import cluster, followed, planned
 from embedkit.extraction.rough import rough
 from embedkit.planning.plan import Plan
 from embedkit.store.plans import read_plan
@@ -71,8 +71,9 @@ def test_options_reach_the_plan(run, digits):
     assert sum(found.nbytes.values()) == 100 * 10 * 2
 
 
-def test_a_dry_run_is_the_plan_of_that_run(run, digits, tmp_path):
+def test_a_dry_run_is_the_plan_of_that_run(run, digits, tmp_path, monkeypatch):
     """The same words; no store, no worker."""
+    monkeypatch.setattr(cluster, "_available", lambda: 8 * 2**30)
     call = (digits, *DIGITS, "--workers", 0, "-o", tmp_path / "s.zarr")
 
     dry = run("extract", *call, "--dry-run")

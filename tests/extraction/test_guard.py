@@ -138,6 +138,32 @@ def test_a_process_knows_what_its_blocks_have_needed(watch):
     assert guard.needed("other") is None
 
 
+@pytest.mark.parametrize(("holds", "times"), [(740, 0), (760, 1)])
+def test_a_full_process_gives_memory_back_behind_a_block(
+    holds, times, watch, monkeypatch
+):
+    """Else Dask would begin no other block in it."""
+    released = []
+    monkeypatch.setattr(guard, "release", lambda: released.append(1))
+
+    watch(holds=holds).end()
+
+    assert len(released) == times
+
+
+def test_a_block_beyond_its_plan_is_told_once(watch, caplog):
+    """And again only when a later one needs more."""
+    for peak in (500, 700, 700, 650, 710):
+        watching = watch(run="planned")
+        watching._meter.peak = peak
+        watching.end(projected=600)
+
+    assert [each.message for each in caplog.records] == [
+        "a block needed 700 B; 600 B were planned and 1000 B are there",
+        "a block needed 710 B; 600 B were planned and 1000 B are there",
+    ]
+
+
 def test_a_death_does_not_raise_what_was_come_down_to(watch):
     """The smaller one counts."""
     watch().halve("k", 4, "out of memory: no")
@@ -160,8 +186,9 @@ def test_runs_of_long_ago_are_forgotten(watch):
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"),
         RuntimeError("could not create: can't allocate memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
-    ids=["python", "cuda", "cpu", "other"],
+    ids=["python", "cuda", "cpu", "other", "cudnn"],
 )
 def test_errors_that_mean_no_memory(error):
     """As Python, CUDA and PyTorch's allocator say it."""

@@ -22,16 +22,20 @@ from embedkit.networks.load import load_network
 from embedkit.planning.memory import MemoryModel
 
 _ALONE = """
-import resource, sys, torch, torchvision
+import sys, torch, torchvision
+
+def status(name):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
 torch.set_num_threads(1)
 net = getattr(torchvision.models, sys.argv[1])(weights=None).eval()
 batch = torch.zeros(int(sys.argv[2]), 3, 224, 224)
 with torch.inference_mode():
     net(batch[:1])  # kernels are read from the disk
-    pages = int(open("/proc/self/statm").read().split()[1])
+    before = status("VmRSS:")
     net(batch)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(peak - pages * resource.getpagesize())
+print(status("VmHWM:") - before)
 """
 """Plain PyTorch: what a forward pass adds to a process that holds the network."""
 

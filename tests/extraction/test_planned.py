@@ -52,7 +52,7 @@ class Asked:
         return {"workers": self.workers}
 
 
-def worker(host="10.0.0.1", nthreads=1, memory_limit=2 * GIB):
+def worker(host="10.0.0.1", nthreads=1, memory_limit=4 * GIB):
     """Return what a scheduler knows of a worker."""
     return {"host": host, "nthreads": nthreads, "memory_limit": memory_limit}
 
@@ -69,7 +69,7 @@ def connected(monkeypatch):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    memory_limit=st.none() | st.integers(GIB // 2, 4 * GIB),
+    memory_limit=st.none() | st.integers(GIB, 8 * GIB),
     n_workers=st.none() | st.integers(1, 8),
     threads=st.none() | st.integers(1, 4),
     batch_size=st.none() | st.integers(1, 64),
@@ -190,14 +190,14 @@ def test_the_active_workers_are_planned_for(pictures, network, connected):
 
     plan = ek.plan(pictures, network)
 
-    assert (plan.n_workers, plan.threads, plan.allowed_mem) == (3, 2, 2 * GIB)
+    assert (plan.n_workers, plan.threads, plan.allowed_mem) == (3, 2, 4 * GIB)
     assert ek.plan(pictures, network, n_workers=3) == plan
-    assert ek.plan(pictures, network, memory_limit="1.5 GiB").allowed_mem == 1.5 * GIB
+    assert ek.plan(pictures, network, memory_limit="3 GiB").allowed_mem == 3 * GIB
 
 
 def test_fewer_threads_where_all_do_not_fit(pictures, network, connected):
     """A worker with more threads than memory computes fewer blocks at a time."""
-    connected(worker(nthreads=64, memory_limit=2 * GIB))
+    connected(worker(nthreads=64))
 
     plan = ek.plan(pictures, network, layers="all", batch_size=32)
 
@@ -232,7 +232,7 @@ def test_a_cluster_without_workers_is_told(pictures, network, connected):
 
     with pytest.raises(InputError, match=r"has no workers yet.*give n_workers and mem"):
         ek.plan(pictures, network)
-    plan = ek.plan(pictures, network, n_workers=2, memory_limit="2 GiB")
+    plan = ek.plan(pictures, network, n_workers=2, memory_limit="4 GiB")
     assert plan.n_workers == 2
 
 

@@ -254,3 +254,90 @@ def test_an_index_is_compared_with_a_layer_once(store, monkeypatch):
     ek.search(store, "8/85", layer="stage3", index=index)
 
     assert (before, len(calls)) == (1, 2)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_image_that_was_replaced_makes_the_index_stale(tmp_path, saved):
+    """One file in the middle has other pixels: same ids, first and last row."""
+    folder = write_held_out(tmp_path / "photos")
+    for file in [each for each in folder.rglob("*.png") if each.parent.name > "1"]:
+        file.unlink()
+    path = tmp_path / "s.zarr"
+    store = ek.extract(folder, "embedkit/digits", path, layers="stage3")
+    index = ek.build_index(rows_of(store), n_neighbors=3)
+    if saved:
+        index.save(tmp_path / "i")
+        index = tmp_path / "i"
+    name = str(store.images.index[5])
+    (folder / name).write_bytes((folder / str(store.images.index[-1])).read_bytes())
+    store = ek.extract(folder, "embedkit/digits", path, layers="stage3", update=True)
+
+    with pytest.raises(
+        InputError,
+        match=rf"is stale: 1 of its \d+ images .* in layer .*'{name}' the fi",
+    ):
+        ek.search(store, np.zeros(64), index=index)
+    anew = ek.build_index(rows_of(store), n_neighbors=3)
+    assert len(ek.search(store, np.zeros(64), index=anew)) == 10
+
+
+def test_an_image_that_became_readable_makes_the_index_stale(tmp_path):
+    """An index cannot find what was no row when it was built."""
+    folder = write_held_out(tmp_path / "photos")
+    for file in [each for each in folder.rglob("*.png") if each.parent.name > "0"]:
+        file.unlink()
+    files = sorted(folder.rglob("*.png"))
+    whole = files[4].read_bytes()
+    files[4].write_bytes(b"no picture")
+    path = tmp_path / "s.zarr"
+    store = ek.extract(folder, "embedkit/digits", path, layers="stage3")
+    index = ek.build_index(rows_of(store), n_neighbors=3)
+    assert len(ek.search(store, np.zeros(64), index=index)) == 10
+    files[4].write_bytes(whole)
+    store = ek.extract(folder, "embedkit/digits", path, layers="stage3", update=True)
+
+    with pytest.raises(
+        InputError, match=rf"is stale: 1 of .*{files[4].name}' the first"
+    ):
+        ek.search(store, np.zeros(64), index=index)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_index_grows_with_its_store(tmp_path, taken):
+    """New rows are added, old ones are the same: nothing is stale, saved or not."""
+    folder = write_held_out(tmp_path / "photos")
+    later = [each for each in folder.rglob("*.png") if each.parent.name > "1"]
+    kept = {each: each.read_bytes() for each in later}
+    for file in later:
+        file.unlink()
+    path = tmp_path / "s.zarr"
+    store = ek.extract(folder, "embedkit/digits", path, layers="stage3")
+    index = ek.build_index(rows_of(store), n_neighbors=3)
+    if taken:
+        index.remove([str(store.images.index[2])])
+    first = store.schema.n_images
+    for file, content in list(kept.items())[:40]:
+        file.write_bytes(content)
+    store = ek.extract(folder, "embedkit/digits", path, layers="stage3", update=True)
+    index.add(rows_of(store)[first:])
+    index.save(tmp_path / "i")
+
+    for given in (index, tmp_path / "i"):
+        found = ek.search(store, np.zeros(64), index=given, n_neighbors=500)
+        assert len(found) == first + 40 - taken
+
+
+def test_rows_are_read_only_where_the_content_is_another(store, monkeypatch):
+    """An index of today's layer is believed by that word, and one without it is not."""
+    calls = []
+    compared = indexed.changed_rows
+    monkeypatch.setattr(
+        indexed, "changed_rows", lambda *given: calls.append(given) or compared(*given)
+    )
+    x = rows_of(store)
+
+    for rows in (x, x.drop_attrs()):
+        index = ek.build_index(rows, n_neighbors=3)
+        ek.search(store, "8/85", layer="stage3", index=index)
+
+    assert len(calls) == 1

@@ -197,14 +197,17 @@ def test_the_active_workers_are_planned_for(pictures, network, connected):
 
 def test_fewer_threads_where_all_do_not_fit(pictures, network, connected):
     """A worker with more threads than memory computes fewer blocks at a time."""
-    connected(worker(nthreads=64))
+    asked = {"layers": "all", "batch_size": 32}
+    connected(worker(nthreads=64, memory_limit=64 * GIB))
+    limit = ek.plan(pictures, network, **asked).needed_mem - 100 * 2**20
+    connected(worker(nthreads=64, memory_limit=limit))
 
-    plan = ek.plan(pictures, network, layers="all", batch_size=32)
+    plan = ek.plan(pictures, network, **asked)
 
     assert 1 <= plan.threads < 64
     assert plan.projected_mem <= TARGET * plan.allowed_mem
     with pytest.raises(PlanError, match="threads="):
-        ek.plan(pictures, network, layers="all", batch_size=32, threads=64)
+        ek.plan(pictures, network, **asked, threads=64)
 
 
 def test_cores_are_counted_by_host(connected, monkeypatch):

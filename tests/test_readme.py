@@ -111,7 +111,7 @@ def test_the_commands_run(readme, tmp_path, shared_data):
     assert set(store.results) == {
         "probe/label",
         *(f"{each}/layer4.2.relu_2" for each in ("neighbors", "communities")),
-        *(f"{each}/layer4.2.relu_2" for each in ("cluster", "map")),
+        *(f"{each}/layer4.2.relu_2" for each in ("cluster", "map", "duplicates")),
     }
 
 

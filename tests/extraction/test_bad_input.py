@@ -371,7 +371,9 @@ def test_what_cannot_work_is_named_before_any_block(
     module, transform, layers, message, images, tmp_path, monkeypatch
 ):
     """The network, layer or transform is named in one line, and nothing is written."""
-    monkeypatch.setattr("embedkit.extraction.driver.fill", None)  # no block starts
+    monkeypatch.setattr(
+        "embedkit.extraction.driver.fill_by_ways", None
+    )  # no block starts
     with pytest.raises(ek.errors.NetworkError, match=message) as caught:
         ek.extract(
             images,

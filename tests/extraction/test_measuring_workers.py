@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
+from distributed.system import MEMORY_LIMIT
 
 from embedkit.errors import PlanError
 from embedkit.extraction import machines, measuring, probing
@@ -79,7 +80,7 @@ def test_workers_of_a_kind_are_measured_once(ask, started):
             processes=False,
             n_workers=2,
             threads_per_worker=3,
-            memory_limit="3GiB",
+            memory_limit=int(MEMORY_LIMIT),  # of which these tests take some
             dashboard_address=":0",
         ) as cluster,
         Client(cluster) as client,
@@ -88,7 +89,7 @@ def test_workers_of_a_kind_are_measured_once(ask, started):
         found = measure([ask()])
         assert kind.address in client.scheduler_info()["workers"]
 
-    assert (kind.threads, kind.limit) == (3, 3 * 2**30)
+    assert (kind.threads, kind.limit) == (3, int(MEMORY_LIMIT))
     assert len(started) == 1
     assert found.networks[0].name == "Tiny"
     measure([ask()])

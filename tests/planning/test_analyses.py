@@ -50,7 +50,7 @@ def test_a_plan_fits_and_takes_every_row_or_is_refused(model, size, machine):
         told = str(error)
         assert "\n" not in told
         assert "(1) memory_limit=" in told
-        assert "(4)" not in told
+        assert "; (4) " not in told
         return
     assert made.projected_mem <= machine.memory_limit
     assert 1 <= made.rows_per_task <= size.n_images

@@ -108,7 +108,7 @@ def test_networks_start_anywhere(name, count, noise):
     ("name", "size", "every"),
     [
         ("vgg11_bn", 64, 3),
-        ("densenet121", 64, 48),
+        ("densenet121", 64, 90),
         ("vit_b_16", 224, 23),
         ("swin_t", 224, 25),
         ("convnext_tiny", 64, 14),

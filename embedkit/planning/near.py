@@ -16,14 +16,20 @@ EXACT_SECONDS = 20.0
 grows a graph takes as long)."""
 
 _RATE = 6e10  # operations a second of one core in large float32 products (measured)
-_LIFT = 2e-8  # seconds of one core to bring an entry of a list into place (measured)
+_LIFT = 2e-8  # seconds of one core to bring an entry of a list into place (estimated)
 _GROW = 1.8e-8  # the same for an entry of a point and one of its neighbors (measured)
-_RANK = 4e-9  # the same for an entry that is measured again in float64 (measured)
+_RANK = 4e-9  # the same for an entry that is measured again in float64 (estimated)
 _COMPILE = 15.0  # seconds until Numba has compiled what grows a graph (measured)
 
-_TASK = 1.2e9  # bytes of a task that searches lists: rows read, lifted twice (measured)
-_PER_NEIGHBOR = 40  # bytes of a point for each neighbor while a graph grows (measured)
-_PER_POINT = 4000  # bytes of candidates and trees of a point (measured)
+_TASK = (
+    1.2e9  # bytes of a task that searches lists: rows read, lifted twice (estimated)
+)
+_PER_NEIGHBOR = 40  # bytes of a point for each neighbor while a graph grows (estimated)
+_PER_POINT = 4000  # bytes of candidates and trees of a point (estimated)
+_COMPILED = (
+    2**28
+)  # bytes of Numba and what it has compiled; with it 527 MB measured are
+# 719 MB planned, for 50,000 points of 512 entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +180,8 @@ def graph_widths(n_neighbors: int) -> tuple[int, ...]:
 def graph_bytes(n_images: int, features: int, n_neighbors: int) -> int:
     """Return the bytes of a process that grows the first graph."""
     width = graph_widths(n_neighbors)[0]
-    return n_images * (8 * features + _PER_NEIGHBOR * width + _PER_POINT)
+    each = 8 * features + _PER_NEIGHBOR * width + _PER_POINT
+    return _COMPILED + n_images * each
 
 
 def lists_seconds(tiles: list[tuple[int, int]], *, features: int, cores: int) -> float:

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from dask.base import compute
 from dask.delayed import delayed
@@ -23,8 +23,9 @@ from embedkit.config import settings
 from embedkit.errors import TaskError
 
 Arguments: TypeAlias = tuple[Any, ...]
+_Turn = TypeVar("_Turn")
 
-_CUT_OFF = (CancelledError, asyncio.CancelledError, OSError)
+CUT_OFF = (CancelledError, asyncio.CancelledError, OSError)
 """What the client and its futures raise when the scheduler has gone."""
 
 _ROUNDS = 8
@@ -114,7 +115,7 @@ def _on_cluster(
     def fill() -> None:
         """Workers may have joined: look anew how many there are."""
         width = settings().window * max(1, sum(client.nthreads().values()))
-        for call in _draw(again, calls, width - len(in_flight)):
+        for call in draw(again, calls, width - len(in_flight)):
             key = f"{run}-{call.number}-{call.attempt}"
             future = client.submit(function, *call.arguments, key=key, pure=False)
             in_flight[future] = call
@@ -124,7 +125,7 @@ def _on_cluster(
             fill()
         while in_flight:
             with _connected(name):
-                done = _ended(client, list(in_flight))
+                done = ended(client, list(in_flight))
             for future in done:
                 call = in_flight.pop(future)
                 if future.status == "error":
@@ -170,17 +171,25 @@ def _connected(name: str) -> Iterator[None]:
     """Say what it means that the scheduler does not answer."""
     try:
         yield
-    except _CUT_OFF as error:
+    except CUT_OFF as error:
         raise TaskError(
             f"the Dask scheduler is gone before {name} was done: connect to a cluster "
             "and run the same call again"
         ) from error
 
 
-def _draw(again: deque[_Call], calls: Iterator[_Call], count: int) -> list[_Call]:
-    """Take the next calls, those that are due again first."""
-    drawn = [again.popleft() for _ in range(min(max(0, count), len(again)))]
-    return [*drawn, *islice(calls, max(0, count - len(drawn)))]
+def draw(again: deque[_Turn], turns: Iterator[_Turn], count: int) -> list[_Turn]:
+    """Take the next turns, those that are due again first.
+
+    Parameters
+    ----------
+    again, turns : deque, iterator
+        What is due again, and what has not been tried; both are consumed.
+    count : int
+        How many at most; none where it is negative.
+    """
+    drawn = [again.popleft() for _ in range(min(count, len(again)))]
+    return [*drawn, *islice(turns, max(0, count - len(drawn)))]
 
 
 def _once_more(call: _Call, name: str, error: BaseException) -> _Call:
@@ -195,8 +204,16 @@ def _once_more(call: _Call, name: str, error: BaseException) -> _Call:
     return replace(call, attempt=call.attempt + 1)
 
 
-def _ended(client: Client, futures: list[Any]) -> Iterable[Any]:
-    """Wait until some have ended. Say so now and then if there is nobody to do it."""
+def ended(client: Client, futures: list[Any]) -> Iterable[Any]:
+    """Wait until some have ended. Say so now and then if there is nobody to do it.
+
+    Parameters
+    ----------
+    client : Client
+        Of the futures.
+    futures : list of Future
+        At least one.
+    """
     patience = _PATIENCE
     while True:
         try:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeAlias
 
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, get_client, wait
+from distributed import Client, KilledWorker, get_client
 
 from embedkit.config import settings
 from embedkit.errors import IncompleteStore
 from embedkit.extraction.job import Job
 from embedkit.extraction.task import BlockLoss, BlockReport, attempt_block
 from embedkit.store.attempts import DEATHS
+from embedkit.tasks import CUT_OFF, draw, ended
 
 Outcome: TypeAlias = BlockReport | BlockLoss
-
-_CUT_OFF = (CancelledError, asyncio.CancelledError, OSError)
-"""What the client and its futures raise when the scheduler has gone."""
-
-_log = logging.getLogger(__name__)
-
-_PATIENCE = 60.0
-"""Seconds without an ended block after which a missing worker is told (chosen)."""
 
 _MOST_KILLS = 3 * DEATHS
 """Times a block is sent again after the scheduler blamed it for deaths. Being only near
@@ -95,7 +84,7 @@ def _in_process(
     width = window or settings().window * (slots or CPU_COUNT)
     threads = {} if slots is None else {"num_workers": slots}
     again: deque[Turn] = deque()
-    while batch := _draw(again, turns, width):
+    while batch := draw(again, turns, width):
         outcomes = compute(*[task(*_arguments(turn)) for turn in batch], **threads)
         for turn, outcome in zip(batch, outcomes, strict=True):
             if _failed(outcome, turn):
@@ -120,13 +109,13 @@ def _on_cluster(
         """Workers may have joined: look anew how many there are."""
         threads = max(1, sum(client.nthreads().values()))
         width = window or settings().window * threads
-        for turn in _draw(again, turns, width - len(in_flight)):
+        for turn in draw(again, turns, width - len(in_flight)):
             in_flight[_submit(client, turn, run)] = turn
 
     try:
         fill()
         while in_flight:
-            for future in _ended(client, list(in_flight)):
+            for future in ended(client, list(in_flight)):
                 turn = in_flight.pop(future)
                 outcome = _outcome(future, turn)
                 if _failed(outcome, turn):
@@ -134,27 +123,11 @@ def _on_cluster(
                 else:
                     yield outcome
                 fill()
-    except _CUT_OFF as error:
+    except CUT_OFF as error:
         raise _gone(in_flight) from error
     finally:
         if client.status == "running":
             client.cancel(list(in_flight))
-
-
-def _ended(client: Client, futures: list[Any]) -> Iterable[Any]:
-    """Wait until some have ended. Say so now and then if there is nobody to do it."""
-    patience = _PATIENCE
-    while True:
-        try:
-            done: set[Any] = wait(
-                futures, timeout=patience, return_when="FIRST_COMPLETED"
-            ).done
-        except TimeoutError:
-            if not client.nthreads():
-                _log.warning("no Dask worker for %.0f s: waiting for some", patience)
-            patience *= 2
-        else:
-            return done
 
 
 def _submit(client: Client, turn: Turn, run: str) -> Any:
@@ -192,9 +165,3 @@ def _failed(outcome: Outcome, turn: Turn) -> bool:
     if outcome.error is not None:
         raise outcome.error
     return False
-
-
-def _draw(again: deque[Turn], turns: Iterator[Turn], count: int) -> list[Turn]:
-    """Take the next turns, those that are due again first."""
-    drawn = [again.popleft() for _ in range(min(count, len(again)))]
-    return [*drawn, *islice(turns, max(0, count - len(drawn)))]

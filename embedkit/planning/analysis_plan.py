@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from embedkit.errors import InputError
+from embedkit.planning.document import read_document
 from embedkit.planning.memory import Part
 from embedkit.planning.units import told_bytes, told_count, told_seconds
 
@@ -133,21 +133,13 @@ class AnalysisPlan:
         InputError
             When it is no such text, or that of another format.
         """
-        try:
-            found: dict[str, Any] = json.loads(text)
-            version = found.pop("format")
-            del found["projected_mem"]  # the sum of its parts
-            parts = tuple(Part(**each) for each in found.pop("parts"))
-            plan = cls(**found, parts=parts)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            message = f"this is no plan of an analysis ({error}): give what AnalysisPlan.to_json wrote"
-            raise InputError(message) from error
-        if version != FORMAT:
-            raise InputError(
-                f"the plan has format {version!r} and this embedkit reads {FORMAT}: "
-                "plan again"
-            )
-        return plan
+        return read_document(
+            text,
+            _plan,
+            version=FORMAT,
+            what="plan of an analysis",
+            remedies=("give what AnalysisPlan.to_json wrote", "plan again"),
+        )
 
     def _repr_html_(self) -> str:
         """Return the plan as a notebook shows it: a table, with its own style alone."""
@@ -159,3 +151,9 @@ class AnalysisPlan:
             f"<div class='embedkit-analysis'><style>{_STYLE}</style>"
             f"<p>{escape(self._headline())}</p><table>{rows}</table></div>"
         )
+
+
+def _plan(found: dict[str, Any]) -> AnalysisPlan:
+    del found["projected_mem"]  # the sum of its parts
+    parts = tuple(Part(**each) for each in found.pop("parts"))
+    return AnalysisPlan(**found, parts=parts)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embedkit.errors import InputError
+from embedkit.planning.document import read_document
 from embedkit.planning.fit import Line, between, fit_line
 from embedkit.planning.grid import power_of_two_below
 
@@ -212,24 +212,19 @@ class Measurement:
         InputError
             When it is no such text, or that of another format.
         """
-        try:
-            found: dict[str, Any] = json.loads(text)
-            version = found.pop("format")
-            networks = tuple(_network(each) for each in found.pop("networks"))
-            speedup = tuple((int(at), float(x)) for at, x in found.pop("speedup"))
-            measured = cls(**found, networks=networks, speedup=speedup)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            message = (
-                f"this is no measurement ({error}): give what Measurement.to_json wrote"
-            )
-            raise InputError(message) from error
-        if version != FORMAT:
-            message = (
-                f"the measurement has format {version!r} and this embedkit reads "
-                f"{FORMAT}: measure again"
-            )
-            raise InputError(message)
-        return measured
+        return read_document(
+            text,
+            _measurement,
+            version=FORMAT,
+            what="measurement",
+            remedies=("give what Measurement.to_json wrote", "measure again"),
+        )
+
+
+def _measurement(found: dict[str, Any]) -> Measurement:
+    networks = tuple(_network(each) for each in found.pop("networks"))
+    speedup = tuple((int(at), float(x)) for at, x in found.pop("speedup"))
+    return Measurement(**found, networks=networks, speedup=speedup)
 
 
 def _network(found: Mapping[str, Any]) -> NetworkMeasurement:

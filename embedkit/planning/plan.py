@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from embedkit.errors import InputError
 from embedkit.planning.described import described
+from embedkit.planning.document import read_document
 from embedkit.planning.html import as_html
 from embedkit.planning.measurement import Measurement
 from embedkit.planning.memory import MemoryModel, Part
@@ -118,23 +118,20 @@ class Plan:
         InputError
             When it is no such text, or that of another format.
         """
-        try:
-            found: dict[str, Any] = json.loads(text)
-            version = found.pop("format")
-            layers = tuple(_layer(each) for each in found.pop("layers"))
-            parts = tuple(Part(**each) for each in found.pop("parts"))
-            found |= {name: tuple(found[name]) for name in ("faster", "ways")}
-            plan = cls(**found, layers=layers, parts=parts)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            message = f"this is no plan ({error}): give what Plan.to_json wrote"
-            raise InputError(message) from error
-        if version != FORMAT:
-            message = (
-                f"the plan has format {version!r} and this embedkit reads {FORMAT}: "
-                "plan again"
-            )
-            raise InputError(message)
-        return plan
+        return read_document(
+            text,
+            _plan,
+            version=FORMAT,
+            what="plan",
+            remedies=("give what Plan.to_json wrote", "plan again"),
+        )
+
+
+def _plan(found: dict[str, Any]) -> Plan:
+    layers = tuple(_layer(each) for each in found.pop("layers"))
+    parts = tuple(Part(**each) for each in found.pop("parts"))
+    found |= {name: tuple(found[name]) for name in ("faster", "ways")}
+    return Plan(**found, layers=layers, parts=parts)
 
 
 def _layer(found: Mapping[str, Any]) -> LayerWritten:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from embedkit.analysis.cluster import cluster
     from embedkit.analysis.communities import communities, modularity
     from embedkit.analysis.graph import adjacency, neighbor_graph
-    from embedkit.analysis.index import build_index, open_index
-    from embedkit.analysis.index_object import Index
+    from embedkit.analysis.index.calls import build_index, open_index
+    from embedkit.analysis.index.object import Index
     from embedkit.analysis.neighbors import neighbors
     from embedkit.analysis.probe import probe
     from embedkit.analysis.project import project
     from embedkit.deploy.connect import connect
     from embedkit.extraction.driver import extract
-    from embedkit.extraction.planned import plan
+    from embedkit.extraction.plans.planned import plan
     from embedkit.extraction.verify import verify
     from embedkit.images.imageset import ImageSet
     from embedkit.images.open import open_images
@@ -38,14 +38,14 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ImageSet": "embedkit.images.imageset",
-    "Index": "embedkit.analysis.index_object",
+    "Index": "embedkit.analysis.index.object",
     "Network": "embedkit.networks.network",
     "Plan": "embedkit.planning.plan",
     "Store": "embedkit.store.store",
     "adjacency": "embedkit.analysis.graph",
     "adjusted_rand": "embedkit.analysis.agreement",
     "append_neighbors": "embedkit.analysis.append",
-    "build_index": "embedkit.analysis.index",
+    "build_index": "embedkit.analysis.index.calls",
     "cluster": "embedkit.analysis.cluster",
     "communities": "embedkit.analysis.communities",
     "connect": "embedkit.deploy.connect",
@@ -58,10 +58,10 @@ _HOME = {
     "neighbor_graph": "embedkit.analysis.graph",
     "neighbors": "embedkit.analysis.neighbors",
     "open_images": "embedkit.images.open",
-    "open_index": "embedkit.analysis.index",
+    "open_index": "embedkit.analysis.index.calls",
     "open_store": "embedkit.store.store",
     "pl": "embedkit.view",
-    "plan": "embedkit.extraction.planned",
+    "plan": "embedkit.extraction.plans.planned",
     "probe": "embedkit.analysis.probe",
     "project": "embedkit.analysis.project",
     "search": "embedkit.retrieval.search",

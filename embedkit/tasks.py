@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,10 +17,11 @@ from typing import Any, TypeAlias, TypeVar
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, get_client, rejoin, secede, wait
+from distributed import Client, Future, KilledWorker, rejoin, secede, wait
 
 from embedkit.config import settings
 from embedkit.errors import TaskError
+from embedkit.workers import active_client
 
 Arguments: TypeAlias = tuple[Any, ...]
 _Turn = TypeVar("_Turn")
@@ -81,9 +82,8 @@ def run_tasks(
         What `function` raised.
     """
     calls = (_Call(number, each) for number, each in enumerate(arguments))
-    try:
-        client = get_client()
-    except ValueError:  # no client is active
+    client = active_client()
+    if client is None:
         return _in_process(function, calls)
     return _on_cluster(client, function, calls, name)
 
@@ -120,7 +120,7 @@ def _on_cluster(
             future = client.submit(function, *call.arguments, key=key, pure=False)
             in_flight[future] = call
 
-    with _place_given_up(), _cancelled_at_the_end(client, in_flight):
+    with place_given_up(), cancelled_at_the_end(client, in_flight):
         with _connected(name):
             fill()
         while in_flight:
@@ -139,10 +139,18 @@ def _on_cluster(
 
 
 @contextmanager
-def _cancelled_at_the_end(
-    client: Client, in_flight: dict[Any, _Call]
+def cancelled_at_the_end(
+    client: Client, in_flight: Mapping[Any, object]
 ) -> Iterator[None]:
-    """Cancel what is in flight when nobody waits for it any more."""
+    """Cancel what is in flight when nobody waits for it any more.
+
+    Parameters
+    ----------
+    client : Client
+        Of the futures.
+    in_flight : mapping
+        Whose keys are the futures, at the end of the ``with`` block.
+    """
     try:
         yield
     finally:
@@ -151,7 +159,7 @@ def _cancelled_at_the_end(
 
 
 @contextmanager
-def _place_given_up() -> Iterator[None]:
+def place_given_up() -> Iterator[None]:
     """Free the worker's thread where this is a task: it may be the only one there is."""
     try:
         secede()
@@ -164,6 +172,23 @@ def _place_given_up() -> Iterator[None]:
     finally:
         if threading.get_ident() == here:  # not where an iterator was just forgotten
             rejoin()
+
+
+def result_of(future: Future[Any]) -> Any:
+    """Wait for one future; where this is a task, its place is free meanwhile.
+
+    Parameters
+    ----------
+    future : Future
+        Of the client in force.
+
+    Raises
+    ------
+    Exception
+        What the task raised.
+    """
+    with place_given_up():
+        return future.result()
 
 
 @contextmanager

@@ -27,10 +27,17 @@ def _embedkit(*arguments, cwd):
     return done
 
 
-def test_the_demo_tells_all_and_the_second_time_is_quick(tmp_path):
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder in which the demo ran once, and what it said."""
+    folder = tmp_path_factory.mktemp("journey")
+    return folder, _embedkit("demo", cwd=folder)
+
+
+def test_the_demo_tells_all_and_the_second_time_is_quick(demo):
     """Everything promised is printed; the second run finds its store finished."""
-    first = _embedkit("demo", cwd=tmp_path)
-    second = _embedkit("demo", cwd=tmp_path)
+    folder, first = demo
+    second = _embedkit("demo", cwd=folder)
 
     for told in (
         *("images/s with 2 workers", "31 layers of 450 images", "accuracy", "← best"),
@@ -43,20 +50,20 @@ def test_the_demo_tells_all_and_the_second_time_is_quick(tmp_path):
     assert "finished before" in second.stdout
     numbers = [x for x in first.stdout.splitlines() if "Rand index" in x]
     assert numbers == [x for x in second.stdout.splitlines() if "Rand index" in x]
-    with Image.open(tmp_path / "demo" / "map.png") as picture:
+    with Image.open(folder / "demo" / "map.png") as picture:
         assert picture.size == (1440, 1120)
 
 
-def test_an_interrupted_demo_goes_on(tmp_path):
+def test_an_interrupted_demo_goes_on(demo):
     """Blocks that are there already are kept; the demo finishes the others."""
-    ended = _embedkit("demo", cwd=tmp_path)
-    path = tmp_path / "demo" / "demo.zarr"
+    folder, ended = demo
+    path = folder / "demo" / "demo.zarr"
     bytes_before = ek.open_store(path)["fc"].values
     (records,) = (path / "_embedkit" / "commits").glob("*.jsonl")
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join(lines[:3] + lines[4:7] + lines[8:]))
 
-    again = _embedkit("demo", "--json", cwd=tmp_path)
+    again = _embedkit("demo", "--json", cwd=folder)
 
     assert "31 layers" in ended.stdout
     assert json.loads(again.stdout)["store"]["complete"]

@@ -45,6 +45,7 @@ def test_a_whole_pipeline_is_built_without_computing(path):
     assert xy.shape == (120, 2)
 
 
+@pytest.mark.slow
 def test_the_pipeline_computes_when_asked(path):
     """The same objects give numbers with an ordinary scheduler."""
     x = ek.open_store(path)["stage3"]

@@ -50,7 +50,7 @@ def test_the_floors_it_draws_are_the_folders(readme, root):
     package = root / "embedkit"
     folders = {each.parent.name for each in package.glob("*/__init__.py")}
 
-    assert drawn == folders | {"config", "errors", "tasks"}
+    assert drawn == folders | {"config", "errors", "tasks", "workers"}
 
 
 @pytest.mark.slow

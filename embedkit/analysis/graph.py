@@ -221,8 +221,8 @@ def slot_weights(
 def _umap_weights(indices: Indices, distances: Floats) -> Floats:
     """Look up, at each slot, the fuzzy union over the rows that have neighbors."""
     from embedkit.analysis import (
-        umap_adapter,
-    )  # imports umap: seconds, only in the task
+        umap_adapter,  # imports umap: seconds, only in the task
+    )
 
     present = indices >= 0
     rows = np.flatnonzero(present.any(axis=1))

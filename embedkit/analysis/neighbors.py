@@ -11,18 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from embedkit.analysis.approximate import approximate
-from embedkit.analysis.exact_knn import search
-from embedkit.analysis.frame import labelled, provenance
-from embedkit.analysis.neighbors_input import check_asked
-from embedkit.analysis.pair_distances import Metric
-from embedkit.analysis.recall import EXACT, MOST_CHECKED, provable
-from embedkit.analysis.scratch import (
+from embedkit.analysis.exact.knn import search
+from embedkit.analysis.exact.scratch import (
     alone_in,
     keep_layout,
     kept_layout,
     scratch_folder,
 )
+from embedkit.analysis.frame import labelled, provenance
+from embedkit.analysis.near.cheapest import approximate
+from embedkit.analysis.neighbors_input import check_asked
+from embedkit.analysis.pair_distances import Metric
+from embedkit.analysis.recall import EXACT, MOST_CHECKED, provable
 from embedkit.analysis.spool import Spool, spool
 from embedkit.analysis.threads import machine
 from embedkit.planning.near import NearPlan, plan_near
@@ -98,7 +98,7 @@ def neighbors(
         Share of the neighbors to find. Below 1, and where the exact search takes long,
         the cheapest of three ways is taken (inverted lists, a graph of neighbors of
         neighbors, the exact search), and what it finds is measured on sampled rows; see
-        `embedkit.analysis.approximate.approximate`. A share so near to 1 that no such
+        `embedkit.analysis.near.cheapest.approximate`. A share so near to 1 that no such
         check can show it (above .9992 of many rows) is searched for exactly.
     scratch : str or Path, optional
         Folder for files, which all workers reach under this name. It is kept: the same

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import xarray as xr
 
+from embedkit.analysis.exact.score_bounds import MOST_FEATURES
 from embedkit.analysis.frame import check_rows, whole
-from embedkit.analysis.score_bounds import MOST_FEATURES
 from embedkit.errors import InputError
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.analysis import faiss_adapter
-from embedkit.analysis.ivf_bounds import squared_floor
 from embedkit.analysis.ivf_space import Space, parts
 from embedkit.analysis.merge import Float64s, Ids, merge_nearest, nothing_found
+from embedkit.analysis.near.ivf_bounds import squared_floor
 from embedkit.analysis.pair_distances import Floats, Metric, lift, pair_distances
 from embedkit.analysis.rows import usable_rows
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import dask.config
-import psutil
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
-from distributed import get_client
 from threadpoolctl import threadpool_limits
 
 from embedkit.planning.neighbors import Machine
+from embedkit.workers import active_cluster
 
 _lock = threading.Lock()
 _inside = 0
@@ -34,17 +31,7 @@ def task_slots() -> int:
         Task threads of the busiest host of the active cluster; without a cluster, those
         of Dask's configured scheduler.
     """
-    try:
-        client = get_client()
-    except ValueError:  # no client is active
-        scheduler = dask.config.get("scheduler", None)
-        if scheduler in ("sync", "synchronous", "single-threaded"):
-            return 1
-        return int(dask.config.get("num_workers", None) or CPU_COUNT)
-    hosts: Counter[str] = Counter()
-    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
-        hosts[worker["host"]] += worker["nthreads"]
-    return max([1, *hosts.values()])
+    return max(1, active_cluster().on_host)
 
 
 def task_threads(slots: int) -> int:
@@ -77,21 +64,15 @@ def machine(memory_limit: int | str | None) -> Machine:
     Machine
         Of the active cluster; without one, of this process.
     """
-    on_machine = task_slots()
-    try:
-        workers = get_client().scheduler_info(n_workers=-1)["workers"].values()
-    except ValueError:  # no client is active
-        workers = ()
-    given = min(
-        (each["memory_limit"] for each in workers if each["memory_limit"]),
-        default=psutil.virtual_memory().available,
-    )
+    cluster = active_cluster()
+    slots = max(1, cluster.on_host)
+    given = cluster.memory_limit // 2
     return Machine(
-        memory_limit=given // 2 if memory_limit is None else parse_bytes(memory_limit),
-        slots=max((each["nthreads"] for each in workers), default=on_machine),
-        on_machine=on_machine,
-        workers=sum(each["nthreads"] for each in workers) or on_machine,
-        threads=task_threads(on_machine),
+        memory_limit=given if memory_limit is None else parse_bytes(memory_limit),
+        slots=cluster.threads or slots,
+        on_machine=slots,
+        workers=cluster.tasks or slots,
+        threads=task_threads(slots),
     )
 
 

@@ -74,9 +74,12 @@ class Truths:
         self, count: int, *, recall: float, rng: np.random.Generator
     ) -> list[Truth]:
         """Return `count` samples with as many rows as tell `recall` from 1."""
-        size = _truth_rows(recall)
+        return self.draw_sizes([truth_rows(recall)] * count, rng=rng)
+
+    def draw_sizes(self, sizes: list[int], *, rng: np.random.Generator) -> list[Truth]:
+        """Return samples of so many rows, looked up together."""
         chosen = []
-        for _ in range(count):
+        for size in sizes:
             some = spread_sample(self._left, size, rng=rng)
             if not len(some):  # all are known: check on all of them
                 some = spread_sample(self._rows, size, rng=rng)
@@ -105,8 +108,8 @@ class Truths:
         return self.estimate(shares, level=_MARGIN).low >= wanted
 
 
-def _truth_rows(recall: float) -> int:
-    """How many rows tell `recall` from 1: some tens of misses are to be expected."""
+def truth_rows(recall: float) -> int:
+    """Say how many rows tell `recall` from 1: some tens of misses are to be expected."""
     return int(np.clip(round(10 / (1 - recall)), 500, MOST_CHECKED))
 
 

@@ -158,6 +158,18 @@ class Allowing:
         return {name: value for name, value in found.items() if value is not None}
 
 
+def strategy_option(command: _Command) -> _Command:
+    """Give a command ``--strategy``."""
+    return click.option(
+        "--strategy",
+        type=click.Choice(("auto", "fused", "staged", "lazy")),
+        default="auto",
+        show_default=True,
+        help="Layers in one pass (fused), each from the map before it (staged), or each "
+        "from the images (lazy). The numbers are the same.",
+    )(command)
+
+
 def asks(command: _Command) -> _Command:
     """Give a command the options of `Asking`, as its argument ``asking``."""
     return _with(command, _ASKING, Asking, name="asking")

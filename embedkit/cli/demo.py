@@ -11,11 +11,12 @@ import click
 
 import embedkit as ek
 from embedkit.cli.options import kept, neighbors_of, workers
-from embedkit.cli.output import common, emit, extraction_bar, line, say, size, table
+from embedkit.cli.output import common, emit, extraction_bar, line, say, table
 from embedkit.cli.probe import print_scores
 from embedkit.cli.probe import rows as score_rows
 from embedkit.errors import InputError
 from embedkit.networks.bundled.held_out import write_held_out
+from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -147,14 +148,14 @@ def _print(store: Store, found: _Found, run: _Run) -> None:
     line(f"extraction: {run.speed}")
     table(
         (
-            (name, layer["shape"][0], size(layer["nbytes"]))
+            (name, layer["shape"][0], told_bytes(layer["nbytes"]))
             for name, layer in info["layers"].items()
         ),
         columns=("layer", ">features", ">bytes"),
     )
     line(
-        f"{len(store)} layers of {info['images']} images: {size(info['nbytes'])} of "
-        f"activations, {size(info['nbytes_stored'])} on disk"
+        f"{len(store)} layers of {info['images']} images: {told_bytes(info['nbytes'])} of "
+        f"activations, {told_bytes(info['nbytes_stored'])} on disk"
     )
     line("")
     line("a linear probe on every layer:")

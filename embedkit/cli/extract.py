@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import embedkit as ek
-from embedkit.cli.asking import Allowing, Asking, allows, asks
+from embedkit.cli.asking import Allowing, Asking, allows, asks, strategy_option
 from embedkit.cli.options import workers
 from embedkit.cli.output import (
     common,
@@ -20,18 +20,18 @@ from embedkit.cli.output import (
     extraction_bar,
     line,
     say,
-    size,
     stages,
     told_strategy,
 )
 from embedkit.cli.plan import show
 from embedkit.errors import IncompleteStore
-from embedkit.extraction.planned import NothingToPlan
+from embedkit.extraction.plans.planned import NothingToPlan
+from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     from embedkit.images.imageset import ImageSet
     from embedkit.networks.network import Network
-    from embedkit.planning.strategy_choice import AskedStrategy
+    from embedkit.planning.strategies import AskedStrategy
     from embedkit.store.store import Store
 
 
@@ -42,14 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="The store to write."
 )
-@click.option(
-    "--strategy",
-    type=click.Choice(("auto", "fused", "staged", "lazy")),
-    default="auto",
-    show_default=True,
-    help="Layers in one pass (fused), each from the map before it (staged), or each from "
-    "the images (lazy). The numbers are the same.",
-)
+@strategy_option
 @click.option(
     "--update",
     is_flag=True,
@@ -90,7 +83,14 @@ def extract(  # noqa: PLR0913 - every option is an argument
     anything is written.
     """
     if dry_run:
-        show(asking, allowing, n_workers=n_workers, as_json=as_json, path=out)
+        show(
+            asking,
+            allowing,
+            n_workers=n_workers,
+            as_json=as_json,
+            path=out,
+            strategy=strategy,
+        )
         return
     found = asking.opened()
     nets = asking.loaded()
@@ -102,7 +102,7 @@ def extract(  # noqa: PLR0913 - every option is an argument
             nets,
             out,
             **asking.arguments,
-            **_planned(asking, allowing, found, nets, out),
+            **_planned(asking, allowing, found, nets, out, strategy),
             strategy=strategy,
             update=update,
             add_network=add_network,
@@ -115,13 +115,25 @@ def extract(  # noqa: PLR0913 - every option is an argument
 
 
 def _planned(
-    asking: Asking, allowing: Allowing, found: ImageSet, nets: list[Network], out: str
+    asking: Asking,
+    allowing: Allowing,
+    found: ImageSet,
+    nets: list[Network],
+    out: str,
+    strategy: AskedStrategy,
 ) -> dict[str, Any]:
     """Return the plan that keeps the limits that were given; none for a finished store."""
     if not allowing.given:
         return {}
     try:
-        made = ek.plan(found, nets, path=out, **asking.arguments, **allowing.given)
+        made = ek.plan(
+            found,
+            nets,
+            path=out,
+            strategy=strategy,
+            **asking.arguments,
+            **allowing.given,
+        )
     except NothingToPlan:
         return {}
     say(made.describe().partition("\nwritten")[0])
@@ -143,7 +155,7 @@ def report(store: Store, *, seconds: float) -> None:
     info = store.info()
     line(
         f"{info['path']}: {info['images']} images, {len(store)} layers, "
-        f"{size(info['nbytes'])} of activations, {size(info['nbytes_stored'])} on disk, "
+        f"{told_bytes(info['nbytes'])} of activations, {told_bytes(info['nbytes_stored'])} on disk, "
         f"{seconds:.1f} s"
     )
     line(stages(info))

@@ -9,8 +9,8 @@ import click
 
 import embedkit as ek
 from embedkit.cli.options import store_argument
-from embedkit.cli.output import common, emit, line, size, stages, table, told_strategy
-from embedkit.planning.units import told_count
+from embedkit.cli.output import common, emit, line, stages, table, told_strategy
+from embedkit.planning.units import told_bytes, told_count
 
 
 @click.command(epilog="Example: embedkit info photos.zarr")
@@ -42,18 +42,18 @@ def info(*, store: str, as_json: bool) -> None:
                 name,
                 "×".join(map(str, layer["shape"])),
                 layer["dtype"],
-                size(layer["nbytes"]),
+                told_bytes(layer["nbytes"]),
             )
             for name, layer in found["layers"].items()
         ),
         columns=("layer", "shape", "dtype", ">bytes"),
     )
     line(
-        f"{size(found['nbytes'])} of activations, {size(found['nbytes_stored'])} on disk"
+        f"{told_bytes(found['nbytes'])} of activations, {told_bytes(found['nbytes_stored'])} on disk"
     )
     line(stages(found))
     if found["peak_mem"] > 0:
-        line(f"largest process: {size(found['peak_mem'])}")
+        line(f"largest process: {told_bytes(found['peak_mem'])}")
     for each in found["planned"]:
         for told in _followed(each):
             line(told)
@@ -66,8 +66,8 @@ def _followed(plan: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on what was planned and what was measured."""
     yield f"planned for {', '.join(plan['networks'])}, {plan['images']} images written:"
     yield (
-        f"  memory of a worker: {size(plan['projected_mem'])} projected, "
-        f"{_measured(plan['peak_mem'], size(plan['peak_mem']), plan['memory_ratio'])}"
+        f"  memory of a worker: {told_bytes(plan['projected_mem'])} projected, "
+        f"{_measured(plan['peak_mem'], told_bytes(plan['peak_mem']), plan['memory_ratio'])}"
     )
     seconds = f"{plan['seconds']:.1f} s"
     yield (

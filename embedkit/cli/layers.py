@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import embedkit as ek
-from embedkit.cli.output import common, emit, line, size, table
+from embedkit.cli.output import common, emit, line, table
+from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -37,9 +38,9 @@ def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
                 row["type"],
                 _shape(row["shape"]),
                 row["format"],
-                size(row["nbytes_full"]),
+                told_bytes(row["nbytes_full"]),
                 row["features"],
-                size(row["nbytes"]),
+                told_bytes(row["nbytes"]),
                 f"{row['flops'] / 1e9:.3f}",
             )
             for name, row in chosen.iterrows()
@@ -55,7 +56,9 @@ def layers(*, network: str, weights: str, pick: str, as_json: bool) -> None:
             ">GFLOP",
         ),
     )
-    line(f"{len(chosen)} layers, {size(int(chosen['nbytes'].sum()))} per image, pooled")
+    line(
+        f"{len(chosen)} layers, {told_bytes(int(chosen['nbytes'].sum()))} per image, pooled"
+    )
 
 
 def weights_of(given: str) -> str | None:

@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from embedkit.planning.stages import AHEAD, IN_TURN
-from embedkit.planning.units import told_bytes
 
 if TYPE_CHECKING:
     from embedkit.extraction.run import Progress as Extracted
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PLAIN_SECONDS = 10.0
-
-size = told_bytes
 
 
 def common(command: _Command) -> _Command:

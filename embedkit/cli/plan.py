@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from dask.system import CPU_COUNT
 
 import embedkit as ek
-from embedkit.cli.asking import Allowing, Asking, allows, asks
+from embedkit.cli.asking import Allowing, Asking, allows, asks, strategy_option
 from embedkit.cli.output import common, emit, line, say
+
+if TYPE_CHECKING:
+    from embedkit.planning.strategies import AskedStrategy
 
 
 @click.command(
@@ -30,10 +33,11 @@ from embedkit.cli.output import common, emit, line, say
 @click.option(
     "--threads", type=click.IntRange(1), help="Tasks at a time in each.  [default: 1]"
 )
+@strategy_option
 @allows
 @click.option("--refresh", is_flag=True, help="Measure again what is known.")
 @common
-def plan(
+def plan(  # noqa: PLR0913 - every option is an argument
     *,
     asking: Asking,
     allowing: Allowing,
@@ -41,6 +45,7 @@ def plan(
     block: int | None,
     n_workers: int | None,
     threads: int | None,
+    strategy: AskedStrategy,
     refresh: bool,
     as_json: bool,
 ) -> None:
@@ -56,6 +61,7 @@ def plan(
         path=out,
         block=block,
         threads=threads,
+        strategy=strategy,
         refresh=refresh,
     )
 

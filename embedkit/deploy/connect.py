@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import warnings
 
 import dask.config
 from dask.system import CPU_COUNT
@@ -62,14 +63,18 @@ def connect(
     # twice in a row is just starting then, and a run would wait for it for ever.
     dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
     port = _free_dashboard_port() if dashboard_port is None else dashboard_port
-    return Client(
-        n_workers=n_workers or max(1, CPU_COUNT // threads_per_worker),
-        threads_per_worker=threads_per_worker,
-        memory_limit=memory_limit,
-        host=LOOPBACK,
-        dashboard_address=f"{LOOPBACK}:{port}",
-        silence_logs=silence_logs,
-    )
+    with warnings.catch_warnings():
+        if dashboard_port is None:  # another program may take it before Dask does
+            taken = r"Port \d+ is already in use"
+            warnings.filterwarnings("ignore", taken, UserWarning)
+        return Client(
+            n_workers=n_workers or max(1, CPU_COUNT // threads_per_worker),
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory_limit,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:{port}",
+            silence_logs=silence_logs,
+        )
 
 
 def _free_dashboard_port() -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from embedkit.extraction.rounding import Dtype
-from embedkit.extraction.ways import FUSED, Way
+from embedkit.extraction.strategy.ways import FUSED, Way
 from embedkit.images.decode import DECODE_POLICY
 from embedkit.images.imageset import ImageSet
 from embedkit.networks.backends import Backend
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
+from embedkit.planning.codecs import Codec
 from embedkit.store.identity import check_identity
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
 
@@ -50,6 +51,8 @@ class Asked:
         Images per task of new passes; what suits images and layers by default.
     way : Way
         How layers are computed that the store does not have yet.
+    codecs : mapping of str to str
+        How they are compressed, by tap; the others as usual.
     """
 
     images: ImageSet
@@ -64,6 +67,7 @@ class Asked:
     decode: str = DECODE_POLICY
     block: int | None = None
     way: Way = FUSED
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
 
 
 def network_parts(asked: Asked) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-from distributed import Client, KilledWorker, get_client
+from distributed import Client, KilledWorker
 
 from embedkit.errors import InputError, NetworkError, SourceError, did_you_mean
 from embedkit.files.files import files_at
@@ -25,6 +25,8 @@ from embedkit.networks.pools import Pool
 from embedkit.networks.spool import Spooled, load_spooled
 from embedkit.networks.taps import BACKEND
 from embedkit.networks.tracing import one_line
+from embedkit.tasks import result_of
+from embedkit.workers import active_client
 
 AUTO = "auto"
 AskedBackend: TypeAlias = Backend | Literal["auto"]
@@ -80,7 +82,7 @@ def backend_for(
     """
     if backend != "auto":
         return Found(backend)
-    client = _active()
+    client = active_client()
     cluster = "" if client is None else client.id
     return _measured(network, images, tuple(pools.items()), batch_size, cluster)
 
@@ -94,7 +96,7 @@ def _measured(
     cluster: str,  # noqa: ARG001 - what was measured on another says nothing here
 ) -> Found:
     """Measure once for what one call may ask more than once."""
-    client = _active()
+    client = active_client()
     batch = _some(network, images, batch_size)
     if client is None:
         choice = _choose(network, pools, batch)
@@ -105,13 +107,6 @@ def _measured(
             told = f"the worker that measured backends died ({one_line(error)})"
             return Found(BACKEND, f"backend {BACKEND!r}: {told}")
     return Found(choice.backend, choice.describe())
-
-
-def _active() -> Client | None:
-    try:
-        return get_client()
-    except ValueError:  # no client is active: blocks run here, too
-        return None
 
 
 def _choose(network: Network, pools: _Pools, batch: npt.NDArray[np.float32]) -> Choice:
@@ -130,10 +125,10 @@ def _on_a_worker(
     with TemporaryDirectory() as folder:
         spooled = network.spool(files_at(folder))
         data = (Path(folder) / spooled.name).read_bytes()
-    client.submit(Place.here, pure=False).result()  # a cluster may have no worker yet
+    result_of(client.submit(Place.here, pure=False))  # a cluster may have no worker yet
     sent = client.scatter([data, batch], hash=False)  # large: not inside the task
     future = client.submit(_choose_there, spooled, *sent, pools, pure=False)
-    choice: Choice = future.result()
+    choice: Choice = result_of(future)
     return choice
 
 

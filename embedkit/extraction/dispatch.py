@@ -11,14 +11,15 @@ from typing import Any, TypeAlias
 from dask.base import compute
 from dask.delayed import delayed
 from dask.system import CPU_COUNT
-from distributed import Client, KilledWorker, get_client
+from distributed import Client, KilledWorker
 
 from embedkit.config import settings
 from embedkit.errors import IncompleteStore
-from embedkit.extraction.job import Job
-from embedkit.extraction.task import BlockLoss, BlockReport, attempt_block
+from embedkit.extraction.block.job import Job
+from embedkit.extraction.block.task import BlockLoss, BlockReport, attempt_block
 from embedkit.store.attempts import DEATHS
-from embedkit.tasks import CUT_OFF, draw, ended
+from embedkit.tasks import CUT_OFF, cancelled_at_the_end, draw, ended, place_given_up
+from embedkit.workers import active_client
 
 Outcome: TypeAlias = BlockReport | BlockLoss
 
@@ -60,7 +61,8 @@ def run_blocks(
     ------
     BlockReport or BlockLoss
         One per block: written, or given up after so many deaths or errors. Closing the
-        iterator early cancels what has not started.
+        iterator early cancels what has not started. Inside a Dask task, that task gives
+        up its place on the worker until the last block is out.
 
     Raises
     ------
@@ -69,9 +71,8 @@ def run_blocks(
     IncompleteStore
         When the scheduler is gone.
     """
-    try:
-        client = get_client()
-    except ValueError:  # no client is active
+    client = active_client()
+    if client is None:
         return _in_process(iter(turns), window, slots)
     return _on_cluster(client, iter(turns), window)
 
@@ -112,22 +113,20 @@ def _on_cluster(
         for turn in draw(again, turns, width - len(in_flight)):
             in_flight[_submit(client, turn, run)] = turn
 
-    try:
-        fill()
-        while in_flight:
-            for future in ended(client, list(in_flight)):
-                turn = in_flight.pop(future)
-                outcome = _outcome(future, turn)
-                if _failed(outcome, turn):
-                    again.append(turn.again())
-                else:
-                    yield outcome
-                fill()
-    except CUT_OFF as error:
-        raise _gone(in_flight) from error
-    finally:
-        if client.status == "running":
-            client.cancel(list(in_flight))
+    with place_given_up(), cancelled_at_the_end(client, in_flight):
+        try:
+            fill()
+            while in_flight:
+                for future in ended(client, list(in_flight)):
+                    turn = in_flight.pop(future)
+                    outcome = _outcome(future, turn)
+                    if _failed(outcome, turn):
+                        again.append(turn.again())
+                    else:
+                        yield outcome
+                    fill()
+        except CUT_OFF as error:
+            raise _gone(in_flight) from error
 
 
 def _submit(client: Client, turn: Turn, run: str) -> Any:

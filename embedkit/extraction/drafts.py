@@ -14,6 +14,7 @@ from embedkit.extraction.decoding import Deviation, deviation
 from embedkit.extraction.rounding import rounding
 from embedkit.networks.backends import Backend
 from embedkit.networks.pools import Pool
+from embedkit.planning.codecs import USUAL
 from embedkit.planning.grid import choose_block
 from embedkit.store.identity import identity_of
 from embedkit.store.schema import LayerSpec, Pass, StoreSchema
@@ -221,6 +222,7 @@ def _layer_spec(
         dtype=asked.dtype,
         pool=asked.pools[tap],
         aliases=tuple(f"{prefix}{path}" for path in paths if path != tap),
+        codec=asked.codecs.get(tap, USUAL),
     )
 
 

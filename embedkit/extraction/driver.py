@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from embedkit.errors import StoreError
 from embedkit.extraction.asked import Asked, name_in_store
-from embedkit.extraction.by_layer import fill_by_ways
 from embedkit.extraction.changes import (
     apply_changes,
     check_changes,
@@ -20,9 +19,11 @@ from embedkit.extraction.changes import (
 )
 from embedkit.extraction.decoding import Decode, as_stored
 from embedkit.extraction.drafts import first_schema, lacking
-from embedkit.extraction.followed import PlanChoice, followed, keep_plan
+from embedkit.extraction.plans.followed import PlanChoice, followed, keep_plan
+from embedkit.extraction.plans.learned import learning
 from embedkit.extraction.rounding import Dtype
 from embedkit.extraction.run import Progress, writing
+from embedkit.extraction.strategy.by_layer import fill_by_ways
 from embedkit.extraction.todo import existing
 from embedkit.extraction.understood import understood
 from embedkit.files.files import Files, files_at
@@ -32,7 +33,7 @@ from embedkit.networks.choice import LayerChoice
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
 from embedkit.planning.plan import Plan
-from embedkit.planning.strategy_choice import AskedStrategy
+from embedkit.planning.strategies import AskedStrategy
 from embedkit.store.blocks import check_shards
 from embedkit.store.create import abandoned, create
 from embedkit.store.layout import add_passes
@@ -117,8 +118,8 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
         How several layers are computed: ``"fused"`` in one pass over the images,
         ``"staged"`` each from the raw map of the one before, which lies in the store's
         private folder meanwhile, ``"lazy"`` each from the images. The numbers are the
-        same, bit by bit. ``"auto"`` is the cheapest one where a plan has measured, else
-        ``"fused"``; what was begun goes on the way it was begun.
+        same, bit by bit. ``"auto"`` is that of the plan, else ``"fused"``; what was begun
+        goes on the way it was begun.
     update : bool, default False
         Whether images that have changed are computed again, and those that are no
         longer among `images` become rows of NaN. Their rows stay where they are.
@@ -191,6 +192,7 @@ def extract(  # noqa: PLR0913 - every one of them is a decision of the user
             store,
             plan,
             where=files,
+            strategy=strategy,
             memory_limit=memory_limit,
             batch_size=batch_size,
         )
@@ -204,6 +206,7 @@ def _extracted(
     plan: Plan | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> Store:
+    planned = looks
     if store is None:
         looks = as_stored(_created(files, looks).schema, looks)
     with locked(files) as lock:
@@ -214,7 +217,10 @@ def _extracted(
         }
         if plan is not None:
             keep_plan(store, named, plan)
-        return fill_by_ways(store, named, lock=lock, plan=plan, on_progress=on_progress)
+        with learning(store, named, plan, planned):
+            return fill_by_ways(
+                store, named, lock=lock, plan=plan, on_progress=on_progress
+            )
 
 
 def _created(files: Files, looks: Sequence[Asked]) -> Store:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from embedkit.config import settings
-from embedkit.extraction.job import Job, Part
-from embedkit.extraction.selection import Origin, Selection
-from embedkit.extraction.shortcut import cheaper_start
+from embedkit.extraction.block.job import Job, Part
+from embedkit.extraction.strategy.selection import Origin, Selection
+from embedkit.extraction.strategy.shortcut import cheaper_start
 from embedkit.files.files import Files, files_at
 from embedkit.images.draft import decoded_by
 from embedkit.images.source import Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from embedkit.extraction.task import BlockLoss
+from embedkit.extraction.block.task import BlockLoss
 from embedkit.files.files import Files
 from embedkit.store.attempts import DEATHS, deaths_in
 from embedkit.store.schema import Pass

@@ -7,16 +7,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from distributed import get_client
-
 from embedkit.errors import EmbedkitError, IncompleteStore, InputError, StoreError
+from embedkit.extraction.block.task import BlockLoss
 from embedkit.extraction.dispatch import Outcome, run_blocks
 from embedkit.extraction.jobs import SPOOL, Jobs, spool_of
 from embedkit.extraction.losses import told
-from embedkit.extraction.machines import active_client
-from embedkit.extraction.maps import MAPS
-from embedkit.extraction.selection import Selection, SelectionIncomplete
-from embedkit.extraction.task import BlockLoss
+from embedkit.extraction.strategy.maps import MAPS
+from embedkit.extraction.strategy.selection import Selection, SelectionIncomplete
 from embedkit.extraction.work import Work, work_of
 from embedkit.files.files import Files
 from embedkit.files.reasons import said
@@ -32,6 +29,7 @@ from embedkit.store.manifest import unseal
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
 from embedkit.store.table import REMOVED
+from embedkit.workers import active_client, in_this_process
 
 _HOPELESS = 3
 """Blocks given up, with none written, after which the others are not tried (chosen: a
@@ -184,11 +182,7 @@ def _clean(files: Files) -> None:
 
 def _check_reach(store: Store) -> None:
     """Refuse a store or images in this process's memory that tasks elsewhere cannot see."""
-    try:
-        addresses = list(get_client().scheduler_info()["workers"])
-    except ValueError:  # no client: the tasks run here
-        return
-    if all(address.startswith("inproc://") for address in addresses):
+    if in_this_process():
         return
     try:
         first = read_text(store.files, "uri", rows=slice(1))

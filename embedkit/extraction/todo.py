@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedkit.errors import CorruptStore, StoreError
 from embedkit.extraction.asked import Asked, check_stored, name_in_store
 from embedkit.files.files import Files
+from embedkit.planning.codecs import Codec
 from embedkit.store.create import abandoned
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store
@@ -26,12 +27,18 @@ class ToDo:
         Images that are looked at.
     block, batch_size : int, optional
         What the store has for them already; None where that is still open.
+    codecs : mapping of str to mapping of str to str
+        Those that the store has begun layers with, by network and tap.
+    begun : tuple of Pass
+        Those of the store that are to be finished.
     """
 
     looks: tuple[Asked, ...]
     n_images: int
     block: int | None = None
     batch_size: int | None = None
+    codecs: Mapping[str, Mapping[str, Codec]] = field(default_factory=dict)
+    begun: tuple[Pass, ...] = ()
 
 
 def existing(files: Files) -> Store | None:
@@ -100,6 +107,11 @@ def to_do(store: Store | None, looks: Sequence[Asked]) -> ToDo:
         n_images=images if anew else _images_left(store, unfinished, images),
         block=max((one.block for one in unfinished), default=None),
         batch_size=max((one.batch_size for one in stored), default=None),
+        codecs={
+            asked.network.name: {s.tap: s.codec for one in passes for s in one.layers}
+            for asked, passes in zip(looks, mine, strict=True)
+        },
+        begun=tuple(unfinished),
     )
 
 

@@ -11,7 +11,7 @@ from embedkit.extraction.asked import Asked
 from embedkit.extraction.backend import check_asked
 from embedkit.extraction.decoding import Decode, policy_for
 from embedkit.extraction.rounding import Dtype, check_dtype
-from embedkit.extraction.ways import way_of
+from embedkit.extraction.strategy.ways import way_of
 from embedkit.images.imageset import ImageSet
 from embedkit.images.open import open_images
 from embedkit.networks.backends import Backend
@@ -19,7 +19,7 @@ from embedkit.networks.choice import LayerChoice
 from embedkit.networks.load import load_network
 from embedkit.networks.network import Network
 from embedkit.networks.pools import Pool
-from embedkit.planning.strategy_choice import AskedStrategy
+from embedkit.planning.strategies import AskedStrategy
 
 if TYPE_CHECKING:
     from torch import nn

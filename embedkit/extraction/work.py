@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 
+from embedkit.extraction.block.task import BlockLoss
 from embedkit.extraction.dispatch import Turn
 from embedkit.extraction.jobs import Jobs
 from embedkit.extraction.losses import left_alone
-from embedkit.extraction.task import BlockLoss
 from embedkit.store.attempts import DEATHS, deaths
 from embedkit.store.schema import Pass
 from embedkit.store.store import Store

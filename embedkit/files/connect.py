@@ -27,6 +27,8 @@ RETRY = timedelta(seconds=7)
 LONGEST_PAUSE = timedelta(seconds=2)
 # An answer may come late, since sending counts: twelve parts of 5 MB share one slow line.
 ANSWER = timedelta(seconds=120)
+# Nothing is sent to a web server: one that says nothing for so long has hung up.
+SILENCE = timedelta(seconds=30)
 # One request, its body included: 1 GB at 3.5 MB/s.
 REQUEST = timedelta(seconds=300)
 
@@ -78,7 +80,9 @@ def opened_http(base: str) -> ObjectStore:
     client: ClientConfig = {"allow_http": True, "user_agent": "embedkit"}
     try:
         return HTTPStore(
-            base, client_options=client | _patience(), retry_config=_retries()
+            base,
+            client_options=client | _patience() | {"read_timeout": SILENCE},
+            retry_config=_retries(),
         )
     except (BaseError, ValueError) as error:
         raise InputError(

@@ -32,6 +32,11 @@ def version_of(package: str) -> str:
         return ""
 
 
+def inner_threads() -> int:
+    """Return how many threads work on one operator in the thread that calls this."""
+    return int(torch.get_num_threads())
+
+
 def use_threads(count: int) -> None:
     """Let so many threads work on one operator, in the thread that calls this."""
     torch.set_num_threads(count)

@@ -11,7 +11,7 @@ from embedkit.planning.analysis_costs import AnalysisModel, AnalysisSize
 from embedkit.planning.analysis_plan import AnalysisPlan
 from embedkit.planning.grid import power_of_two_below
 from embedkit.planning.neighbors import Machine
-from embedkit.planning.units import told_bytes, told_count
+from embedkit.planning.units import rounded_up, told_bytes, told_count
 
 TASK_ENTRIES = 2**20
 """Entries of a task that takes some of the rows: larger ones are no faster (chosen)."""
@@ -170,9 +170,9 @@ def remedies(
     def fits(changed: AnalysisSize, on: Machine = machine) -> bool:
         return _best(model, changed, on, rows).projected <= on.memory_limit
 
-    needed = _best(model, size, machine, rows).projected
+    needed, told = rounded_up(_best(model, size, machine, rows).projected)
     roomy = replace(machine, memory_limit=needed)
-    yield Remedy(f"memory_limit={needed} ({told_bytes(needed)})", size, roomy)
+    yield Remedy(f"memory_limit={told!r}", size, roomy)
     alone = replace(machine, slots=1)
     if machine.slots > 1 and fits(size, alone):
         yield Remedy("one thread in a worker", size, alone)

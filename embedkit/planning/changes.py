@@ -6,31 +6,43 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import get_args
 
+from embedkit.planning.device import Device, needed_of_device
 from embedkit.planning.measurement import FLOAT32, LayerSize
 from embedkit.planning.question import CHOICES, Question
 from embedkit.planning.solve import (
     Shortfall,
     Solution,
+    good_limit,
     n_files,
-    needed_limit,
     solve,
     usual_block,
 )
-from embedkit.planning.units import told_bytes, told_seconds
+from embedkit.planning.strategies import Strategy
+from embedkit.planning.units import rounded_up, told_bytes, told_seconds
 
 
 def changes_for(question: Question, short: Shortfall) -> Iterator[tuple[str, Question]]:
     """Yield changes that may help, those that keep every number first."""
     yield from _raised(question)
-    if short.limit == "memory":
+    yield from _other_ways(question)
+    if short.limit in ("memory", "device_memory"):
         yield from _gentler(question)
     if short.limit == "time_budget":
         yield from _more_cores(question)
     yield from _smaller(question)
     yield from _fewer_images(question)
     if short.limit == "memory":
-        yield from _roomier(question, needed_limit(int(short.needed)))
+        yield from _roomier(question, good_limit(int(short.needed)))
+
+
+def _other_ways(question: Question) -> Iterator[tuple[str, Question]]:
+    """Yield the other strategies: they give the same numbers."""
+    if len(question.measured.layers) > 1:
+        for name in get_args(Strategy):
+            if name != question.strategy and name not in question.impossible:
+                yield f"strategy={name!r}", replace(question, strategy=name)
 
 
 def _raised(question: Question) -> Iterator[tuple[str, Question]]:
@@ -46,7 +58,9 @@ def lifted(question: Question, short: Shortfall) -> tuple[Question, str]:
     """Return the question with one limit raised as little as helps, and that in words."""
     match short.limit:
         case "memory":
-            return _with_memory(question, needed_limit(int(short.needed)))
+            return _with_memory(question, good_limit(int(short.needed)))
+        case "device_memory":
+            return _with_device(question, needed_of_device(int(short.needed)))
         case "disk_budget":
             needed = int(short.needed)
             text = f"disk_budget={needed} ({told_bytes(needed)})"
@@ -60,11 +74,21 @@ def lifted(question: Question, short: Shortfall) -> tuple[Question, str]:
             return replace(question, time_budget=seconds), text
 
 
+def _with_device(question: Question, share: int) -> tuple[Question, str]:
+    """Give every worker so much of a GPU."""
+    count = 1 if question.device is None else question.device.count
+    sharing = math.ceil((question.n_workers or 1) / count)
+    device = Device(count=count, memory=share * sharing)
+    text = f"a GPU with {told_bytes(device.memory)} free"
+    return replace(question, device=device), text
+
+
 def _with_memory(question: Question, limit: int) -> tuple[Question, str]:
     """Give every worker so much memory, and the machine enough for all of them."""
     workers = question.n_workers or 1
+    limit, told = rounded_up(limit)
     memory = max(question.memory, limit * workers)
-    text = f"memory_limit={limit} ({told_bytes(limit)})"
+    text = f"memory_limit={told!r}"
     if memory > question.memory:
         text += f" on machines with {told_bytes(memory)}"
     return replace(question, memory_limit=limit, memory=memory), text
@@ -205,9 +229,9 @@ def _other_choices(question: Question) -> Iterator[tuple[str, Question]]:
 
 def relaxed(question: Question, found: Solution) -> Iterator[tuple[str, Question]]:
     """Yield what may make a run faster."""
-    limit = 2 * found.allowed_mem
+    limit, told = rounded_up(2 * found.allowed_mem)
     yield (
-        f"memory_limit={limit} ({told_bytes(limit)})",
+        f"memory_limit={told!r}",
         replace(question, memory_limit=limit, memory=2 * question.memory),
     )
     yield _times_cores(question, 2)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, get_args
 
 from embedkit.planning.units import told_bytes
@@ -39,6 +39,42 @@ class WriteRate:
 
     rate: float
     ratio: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerTrial:
+    """What was measured of a layer's rows.
+
+    Parameters
+    ----------
+    layer : str
+        What the store calls it.
+    zeros : float
+        Their share among its numbers, 0 to 1.
+    rates : mapping of str to WriteRate
+        By codec; empty where there was no time to try any.
+    float16 : str
+        What half the bytes would cost, for people; empty where it is not float32.
+    """
+
+    layer: str
+    zeros: float
+    rates: Mapping[Codec, WriteRate]
+    float16: str = ""
+
+
+def most_careful(several: Sequence[LayerTrial]) -> LayerTrial:
+    """Return of trials of one layer on unlike machines the slowest and largest numbers."""
+    first = several[0]
+    tried = [each for each in first.rates if all(each in x.rates for x in several)]
+    rates = {
+        codec: WriteRate(
+            rate=min(each.rates[codec].rate for each in several),
+            ratio=max(each.rates[codec].ratio for each in several),
+        )
+        for codec in tried
+    }
+    return replace(first, zeros=min(each.zeros for each in several), rates=rates)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
@@ -23,16 +23,40 @@ _LEAST, _MOST = 0.8, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """What one finished run took, over what its plan projected.
+    """What one finished run took, over what was measured for it, not corrected.
+
+    A plan that is corrected projects nearly what its run takes. Were that ratio kept, the
+    next plan would be off as the first one was, and the one after it right again.
+
+    Parameters
+    ----------
+    memory, time : float, optional
+        Of the largest worker, and of all tasks together. None where a run says nothing
+        of it.
+    """
+
+    memory: float | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """By what the projections of a plan were multiplied.
 
     Parameters
     ----------
     memory, time : float
-        Of the largest worker, and of all tasks together.
+        Of a worker, and of every stage.
+    runs : int
+        Earlier runs that they are from; 0 where there was none.
     """
 
-    memory: float
-    time: float
+    memory: float = 1.0
+    time: float = 1.0
+    runs: int = 0
+
+
+UNCORRECTED: Final = Factors()
 
 
 def correction_of(ratios: Sequence[Ratio]) -> tuple[float, float]:
@@ -63,17 +87,39 @@ def correction_of(ratios: Sequence[Ratio]) -> tuple[float, float]:
     >>> correction_of([Ratio(0.85, 1.5), Ratio(0.9, 1.3), Ratio(0.86, 1.1)])
     (0.9, 1.3)
     """
-    last = [each for each in ratios if _sound(each)][-LAST:]
-    if not last:
-        return 1.0, 1.0
-    memory = max(each.memory for each in last)
-    if memory < 1.0 and not _agree([each.memory for each in last[-AGREEING:]]):
+    memories = _sound([each.memory for each in ratios])
+    times = _sound([each.time for each in ratios])
+    memory = max(memories, default=1.0)
+    if memory < 1.0 and not _agree(memories[-AGREEING:]):
         memory = 1.0
-    return _clamped(memory), _clamped(median(each.time for each in last))
+    return _clamped(memory), _clamped(median(times) if times else 1.0)
 
 
-def _sound(ratio: Ratio) -> bool:
-    return all(math.isfinite(each) and each > 0 for each in (ratio.memory, ratio.time))
+def factors_of(known: Iterable[Sequence[Ratio]]) -> Factors:
+    """Return the factors of a plan that is made of several measurements.
+
+    Parameters
+    ----------
+    known : iterable of sequence of Ratio
+        The ratios of each measurement; see `correction_of`.
+
+    Returns
+    -------
+    Factors
+        The largest of each. `runs` are those of the measurement that has the most.
+    """
+    each = [(*correction_of(ratios), len(ratios[-LAST:])) for ratios in known]
+    return Factors(
+        memory=max((memory for memory, _, _ in each), default=1.0),
+        time=max((time for _, time, _ in each), default=1.0),
+        runs=max((runs for _, _, runs in each), default=0),
+    )
+
+
+def _sound(ratios: Sequence[float | None]) -> list[float]:
+    """Return the last ones that count."""
+    known = (each for each in ratios if each is not None)
+    return [each for each in known if math.isfinite(each) and each > 0][-LAST:]
 
 
 def _agree(ratios: Sequence[float]) -> bool:

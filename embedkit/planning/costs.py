@@ -82,6 +82,8 @@ class Work:
     ----------
     decode, transform, forward, write : float
         By stage, for all networks.
+    keep : float
+        To put its rows into the memory of the block.
     held : float
         During which no other thread of the process can run Python.
     block : float
@@ -93,6 +95,7 @@ class Work:
     decode: float
     transform: float
     forward: float
+    keep: float
     write: float
     held: float
     block: float
@@ -105,6 +108,7 @@ class Work:
             decode=measured.decode_seconds,
             transform=measured.transform_seconds,
             forward=measured.forward_seconds(batch),
+            keep=measured.keep_seconds * measured.buffer_bytes,
             write=measured.row_bytes / measured.write_rate,
             held=measured.held_seconds,
             block=measured.block_seconds,
@@ -178,7 +182,7 @@ def cost(
 def _walls(measured: Measurement, one: Work, layout: Layout, cores: int) -> _Walls:
     share = cores / layout.slots
     inside = max(1, math.floor(share))  # threads inside a forward pass
-    forward = one.forward / measured.faster(inside)
+    forward = one.forward / measured.faster(inside) + one.keep
     ahead = (one.decode + one.transform) / layout.decode_threads
     busy = one.decode + one.transform + forward * inside + one.write
     return _Walls(

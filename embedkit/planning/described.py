@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,8 @@ _LAYERS: Final = 6
 
 _LARGEST: Final = 4
 _PARTS: Final = 4
-_WAYS: Final = 3
+_CODECS: Final = 2
+_WIDTH: Final = 120
 
 _WAITS: Final = {
     CORES: "all cores are busy",
@@ -35,6 +37,7 @@ _WAITS: Final = {
 
 _BINDS: Final = {
     "memory": "the memory of a worker",
+    "device_memory": "the memory of the GPU",
     "max_files": "the number of files (max_files)",
     "n_workers": "the number of workers (n_workers)",
     "threads": "the number of threads (threads)",
@@ -51,20 +54,24 @@ class Row:
     nbytes: str
     files: str
     shape: str
+    codec: str
 
 
 def described(plan: Plan) -> str:
     """Return a plan for people, under thirty lines whatever it writes."""
-    return "\n".join([*headline(plan), *_written(plan), *_memory(plan), *_time(plan)])
+    told = (headline(plan), _written(plan), _memory(plan), _time(plan), corrected(plan))
+    return "\n".join(line for part in told for line in part)
 
 
 def headline(plan: Plan) -> tuple[str, str]:
     """Return what is written and how long it takes; and on what."""
     total = told_bytes(sum(plan.nbytes.values()))
+    maps = plan.scratch_bytes
+    scratch = f" and {told_bytes(maps)} of raw maps meanwhile" if maps else ""
     each = " each" * (plan.n_workers > 1)
     return (
         f"{told_count(plan.n_images, 'image')}, {told_count(len(plan.layers), 'layer')}: "
-        f"{total} in {told_count(plan.files, 'file')}, about {told_seconds(plan.seconds)}",
+        f"{total} in {told_count(plan.files, 'file')}{scratch}, about {told_seconds(plan.seconds)}",
         f"{told_count(plan.n_workers, 'worker')} with "
         f"{told_count(plan.threads, 'thread')}{each}, batches of {plan.batch_size}, blocks "
         f"of {plan.block} images, {plan.window} in flight",
@@ -86,6 +93,7 @@ def layer_rows(plan: Plan) -> Iterator[Row]:
         nbytes=told_bytes(sum(each.nbytes for each in others)),
         files=told_count(sum(each.files for each in others), "shard"),
         shape="",
+        codec=_expected(others),
     )
 
 
@@ -95,7 +103,32 @@ def _row(layer: LayerWritten) -> Row:
         nbytes=told_bytes(layer.nbytes),
         files=told_count(layer.files, "shard"),
         shape=f"{_times(layer.shard)} in chunks of {_times(layer.chunk)}",
+        codec=", ".join(each for each in (layer.codec, _expected([layer])) if each)
+        if layer.why
+        else "",
     )
+
+
+def _expected(layers: Sequence[LayerWritten]) -> str:
+    """Return the bytes of layers after compression; nothing where one is not known."""
+    known = [each.expected for each in layers if each.expected is not None]
+    return f"{told_bytes(sum(known))} expected" if len(known) == len(layers) else ""
+
+
+def written_line(plan: Plan) -> str:
+    """Return the title of the lines about layers, with the bytes expected of all."""
+    told = _expected(plan.layers)
+    return f"written, before compression{f' ({told} after it)' if told else ''}:"
+
+
+def codec_lines(plan: Plan) -> Iterator[str]:
+    """Yield why layers are compressed as they are: of each codec the largest layer."""
+    shown: set[str] = set()
+    for each in sorted(plan.layers, key=lambda layer: -layer.nbytes):
+        if each.why and each.codec not in shown and len(shown) < _CODECS:
+            shown.add(each.codec)
+            line = f"{each.codec} for {each.name}: {each.why}"
+            yield textwrap.shorten(line, _WIDTH, placeholder=" …")
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -106,18 +139,23 @@ def _written(plan: Plan) -> Iterator[str]:
     rows = list(layer_rows(plan))
     wide = max(len(row.name) for row in rows)
     wider = max(len(row.nbytes) for row in rows)
-    yield "written, before compression:"
+    yield written_line(plan)
     for row in rows:
         shape = f" of {row.shape}" if row.shape else ""
-        yield f"  {row.name:<{wide}}  {row.nbytes:>{wider}}  {row.files}{shape}"
+        codec = f"; {row.codec}" if row.codec else ""
+        yield f"  {row.name:<{wide}}  {row.nbytes:>{wider}}  {row.files}{shape}{codec}"
+    yield from codec_lines(plan)
 
 
 def memory_line(plan: Plan) -> str:
     """Return what a worker needs and has, in one sentence."""
+    tight = (
+        "" if plan.roomy else ", which is tight: the steps are the smallest there are"
+    )
     return (
         f"memory of a worker: {told_bytes(plan.projected_mem)} at its peak, for which it "
         f"needs a limit of {told_bytes(plan.needed_mem)}; it has "
-        f"{told_bytes(plan.allowed_mem)}"
+        f"{told_bytes(plan.allowed_mem)}{tight}"
     )
 
 
@@ -134,6 +172,20 @@ def _memory(plan: Plan) -> Iterator[str]:
     wide = max(len(each.name) for each in parts)
     for each in parts:
         yield f"  {each.name:<{wide}}  {told_bytes(each.nbytes):>10}"
+    yield from filter(None, [device_line(plan)])
+
+
+def device_line(plan: Plan) -> str:
+    """Return what a worker needs of a GPU and may have, empty without one."""
+    if not plan.device_parts:
+        return ""
+    parts = ", ".join(
+        f"{each.name} {told_bytes(each.nbytes)}" for each in plan.device_parts
+    )
+    known = plan.allowed_device
+    has = f"; it may have {told_bytes(known)}" if known else ""
+    needs = told_bytes(plan.projected_device_mem)
+    return f"memory of the GPU for a worker: {needs} ({parts}){has}"
 
 
 def time_line(plan: Plan) -> str:
@@ -152,11 +204,14 @@ def why_line(plan: Plan) -> str:
     return f"bottleneck: {waits}; bound by {_BINDS.get(plan.binding, plan.binding)}"
 
 
-def ways_told(plan: Plan) -> tuple[str, ...]:
-    """Return what ways to compute the layers were compared, the chosen ones of many."""
-    if len(plan.ways) <= _WAYS:
-        return plan.ways
-    return tuple(each for each in plan.ways if each.endswith("; chosen"))[:_WAYS]
+def corrected(plan: Plan) -> Iterator[str]:
+    """Yield by what earlier runs have corrected the plan, a line where some have."""
+    factors = plan.factors
+    if factors.runs:
+        yield (
+            f"corrected by {told_count(factors.runs, 'earlier run')}: "
+            f"memory x{factors.memory:.2f}, time x{factors.time:.2f}"
+        )
 
 
 def _time(plan: Plan) -> Iterator[str]:
@@ -164,7 +219,7 @@ def _time(plan: Plan) -> Iterator[str]:
     yield why_line(plan)
     for title, told in (
         ("would be faster with:", plan.faster),
-        ("ways to compute the layers:", ways_told(plan)),
+        ("ways to compute the layers:", plan.ways),
     ):
         yield from [title] * bool(told)
         yield from (f"  {each}" for each in told)

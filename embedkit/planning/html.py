@@ -7,11 +7,13 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from embedkit.planning.described import (
+    codec_lines,
+    corrected,
+    device_line,
     headline,
     layer_rows,
     memory_line,
     memory_parts,
-    ways_told,
     why_line,
 )
 from embedkit.planning.units import told_bytes, told_seconds
@@ -59,12 +61,15 @@ def as_html(plan: Plan) -> str:
         f"<style>{_STYLE}</style>",
         f"<p><b>{escape(first)}</b><br>{escape(second)}</p>",
         _layers(plan),
+        *(f'<p class="ek-dim">{escape(line)}</p>' for line in codec_lines(plan)),
         f"<p>{escape(memory_line(plan))}</p>",
         _bars([(part.name, part.nbytes, told_bytes(part.nbytes)) for part in memory]),
+        f"<p>{escape(device_line(plan))}</p>" if plan.device_parts else "",
         f"<p>{escape(why_line(plan))}</p>",
         _bars([(name, each, told_seconds(each)) for name, each in stages]),
+        *(f'<p class="ek-dim">{escape(line)}</p>' for line in corrected(plan)),
         _list("would be faster with:", plan.faster),
-        _list("ways to compute the layers:", ways_told(plan)),
+        _list("ways to compute the layers:", plan.ways),
     )
     return f'<div class="embedkit-plan">{"".join(parts)}</div>'
 
@@ -72,11 +77,11 @@ def as_html(plan: Plan) -> str:
 def _layers(plan: Plan) -> str:
     head = (
         '<tr><th>layer</th><th class="ek-n">before compression</th>'
-        '<th class="ek-n">files</th><th>of</th></tr>'
+        '<th class="ek-n">files</th><th>of</th><th>compressed by</th></tr>'
     )
     lines = "".join(
         f'<tr><td>{escape(row.name)}</td><td class="ek-n">{row.nbytes}</td>'
-        f'<td class="ek-n">{row.files}</td><td>{row.shape}</td></tr>'
+        f'<td class="ek-n">{row.files}</td><td>{row.shape}</td><td>{row.codec}</td></tr>'
         for row in layer_rows(plan)
     )
     return f"<table>{head}{lines}</table>"

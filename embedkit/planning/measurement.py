@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from embedkit.planning.codecs import LayerTrial, WriteRate
+from embedkit.planning.correction import UNCORRECTED, Factors
 from embedkit.planning.document import read_document
 from embedkit.planning.fit import Line, between, fit_line
 from embedkit.planning.grid import power_of_two_below
@@ -74,11 +76,14 @@ class Forward:
         process held just before, with the network loaded and the batch made.
     seconds : float
         Of the pass, on one thread.
+    device_peak : int
+        Bytes of the GPU that it took at its peak, besides the network; 0 without one.
     """
 
     batch: int
     peak: int
     seconds: float
+    device_peak: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +110,11 @@ class NetworkMeasurement:
         Those asked for, in execution order.
     loading : int
         Bytes that a process takes besides while it loads it, at the peak.
+    alone : tuple of Forward
+        Passes that keep the deepest of the layers alone; empty where there is one layer,
+        or where that was not measured.
+    device_loaded : int
+        Bytes that the network takes of the GPU; 0 without one.
     """
 
     name: str
@@ -116,6 +126,8 @@ class NetworkMeasurement:
     flops: int
     layers: tuple[LayerSize, ...]
     loading: int = 0
+    alone: tuple[Forward, ...] = ()
+    device_loaded: int = 0
 
     @property
     def memory(self) -> Line:
@@ -156,9 +168,19 @@ class Measurement:
     held_seconds : float
         Of one image, during which no other thread of the same process can run Python.
     speedup : tuple of (int, float)
-        Threads inside one forward pass, and how many times faster it is with them.
+        Threads inside a forward pass, and how many times faster it is with them.
     networks : tuple of NetworkMeasurement
         Those that look at each image.
+    keys : tuple of str
+        Under which the measurements of the networks are kept; empty where none was made.
+    factors : Factors
+        By which earlier runs have corrected it; see `embedkit.planning.joined.corrected`.
+    trials : tuple of LayerTrial
+        What codecs make of layers; `write_rate` is that of the usual codec.
+    keep_seconds : float
+        To put a byte of rows, float32, into new memory of a block.
+    hurried : float
+        Seconds that were too few to measure larger batches, or 0.
     """
 
     reserved: int
@@ -170,6 +192,11 @@ class Measurement:
     block_seconds: float = 0.0
     held_seconds: float = 0.0
     speedup: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    keys: tuple[str, ...] = ()
+    factors: Factors = UNCORRECTED
+    trials: tuple[LayerTrial, ...] = ()
+    keep_seconds: float = 0.0
+    hurried: float = 0.0
 
     @property
     def layers(self) -> tuple[LayerSize, ...]:
@@ -182,6 +209,11 @@ class Measurement:
         return sum(layer.row_bytes for layer in self.layers)
 
     @property
+    def buffer_bytes(self) -> int:
+        """Bytes of one image while its block is computed."""
+        return sum(layer.buffer_bytes for layer in self.layers)
+
+    @property
     def transform_seconds(self) -> float:
         """Of one image, for all networks."""
         return sum(each.transform_seconds for each in self.networks)
@@ -191,10 +223,7 @@ class Measurement:
         return sum(each.seconds(batch) for each in self.networks)
 
     def faster(self, threads: float) -> float:
-        """Return how many times faster a forward pass is on so many threads.
-
-        Fewer than one thread is a core that several tasks share.
-        """
+        """Return how many times faster a pass is on so many threads, or part of a core."""
         if threads < 1:
             return threads
         return max(1.0, min(threads, between(self.speedup, threads)))
@@ -224,15 +253,33 @@ class Measurement:
 def _measurement(found: dict[str, Any]) -> Measurement:
     networks = tuple(_network(each) for each in found.pop("networks"))
     speedup = tuple((int(at), float(x)) for at, x in found.pop("speedup"))
-    return Measurement(**found, networks=networks, speedup=speedup)
+    keys = tuple(found.pop("keys", ()))
+    factors = Factors(**found.pop("factors", {}))
+    trials = tuple(_trial(each) for each in found.pop("trials", ()))
+    return Measurement(
+        **found,
+        networks=networks,
+        speedup=speedup,
+        keys=keys,
+        factors=factors,
+        trials=trials,
+    )
+
+
+def _trial(found: Mapping[str, Any]) -> LayerTrial:
+    rates = {codec: WriteRate(**each) for codec, each in found["rates"].items()}
+    return LayerTrial(**{**found, "rates": rates})
 
 
 def _network(found: Mapping[str, Any]) -> NetworkMeasurement:
-    forward = tuple(Forward(**each) for each in found["forward"])
+    passes = {
+        name: tuple(Forward(**each) for each in found.get(name, ()))
+        for name in ("forward", "alone")
+    }
     layers = tuple(
         LayerSize(**{**each, "shape": tuple(each["shape"])}) for each in found["layers"]
     )
-    return NetworkMeasurement(**{**found, "forward": forward, "layers": layers})
+    return NetworkMeasurement(**{**found, **passes, "layers": layers})
 
 
 def batches(measured: Measurement) -> tuple[int, ...]:

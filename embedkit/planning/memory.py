@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,8 +13,12 @@ BATCHES_AHEAD: Final = 2
 """Batches of prepared images that wait for the network, besides the one being filled."""
 
 TARGET: Final = 0.6
-"""The share of a worker's memory that may be planned for. Dask begins to write results
-to disk there, stops a worker at 0.8 and ends it at 0.95."""
+"""The share of a worker's memory that is planned for. Dask begins to write results to
+disk there, gives a worker no new tasks from 0.8 on and ends it at 0.95."""
+
+MOST: Final = 0.8
+"""The share that is planned for where nothing fits into `TARGET`, with steps as small as
+they get."""
 
 _ENCODED: Final = 2.0
 """Bytes that compressing a shard takes, per byte of it (measured: 0.75 to 1.94)."""
@@ -63,6 +68,8 @@ class MemoryModel:
     loading : int
         Bytes that are needed besides while a network is loaded, before any image is
         there: they count as far as they are more than all that comes later.
+    factor : float
+        By which earlier runs have corrected all of it.
     """
 
     reserved: int
@@ -73,6 +80,7 @@ class MemoryModel:
     buffer_bytes: int
     encoding: int
     loading: int = 0
+    factor: float = 1.0
 
     @classmethod
     def of(cls, measured: Measurement) -> MemoryModel:
@@ -90,6 +98,7 @@ class MemoryModel:
             buffer_bytes=sum(each.buffer_bytes for each in measured.layers),
             encoding=max((_encoding(each) for each in measured.layers), default=0),
             loading=max((each.loading for each in measured.networks), default=0),
+            factor=measured.factors.memory,
         )
 
     def parts(
@@ -124,11 +133,16 @@ class MemoryModel:
             Part("encoding of shards", threads * block * self.encoding),
         )
         more = self.loading - sum(part.nbytes for part in working)
-        return (
+        found = (
             Part("Python and libraries", self.reserved),
             Part("networks", self.networks),
             *((Part("loading of networks", more),) if more > 0 else ()),
             *working,
+        )
+        if self.factor == 1.0:
+            return found
+        return tuple(
+            Part(each.name, math.ceil(self.factor * each.nbytes)) for each in found
         )
 
     def projected_mem(

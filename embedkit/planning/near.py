@@ -7,29 +7,47 @@ from typing import Literal, TypeAlias
 
 from embedkit.errors import PlanError
 from embedkit.planning.neighbors import Machine
-from embedkit.planning.units import told_bytes, told_seconds
+from embedkit.planning.units import rounded_up, told_bytes, told_seconds
 
 Way: TypeAlias = Literal["lists", "graph", "exact"]
 
-EXACT_SECONDS = 20.0
-"""An exact search that takes no longer than that is done instead (chosen: compiling what
-grows a graph takes as long)."""
+EXACT_SECONDS = 8.0
+"""An exact search that takes no longer than that is done instead: what another one begins
+with, sampled rows with exact truth, takes a few seconds itself (chosen)."""
 
-_RATE = 6e10  # operations a second of one core in large float32 products (measured)
-_LIFT = 2e-8  # seconds of one core to bring an entry of a list into place (estimated)
-_GROW = 1.8e-8  # the same for an entry of a point and one of its neighbors (measured)
-_RANK = 4e-9  # the same for an entry that is measured again in float64 (estimated)
-_COMPILE = 15.0  # seconds until Numba has compiled what grows a graph (measured)
+_RATE = 6e10
+"""Operations a second of one core in large float32 products (measured)."""
 
-_TASK = (
-    1.2e9  # bytes of a task that searches lists: rows read, lifted twice (estimated)
-)
-_PER_NEIGHBOR = 40  # bytes of a point for each neighbor while a graph grows (estimated)
-_PER_POINT = 4000  # bytes of candidates and trees of a point (estimated)
-_COMPILED = (
-    2**28
-)  # bytes of Numba and what it has compiled; with it 527 MB measured are
-# 719 MB planned, for 50,000 points of 512 entries
+_LIFT = 5e-8
+"""Seconds of one core to bring an entry of a list into place and to rank it (estimated
+from one run: 22 s where 512 features of 100,000 rows in 1264 lists are read)."""
+
+_GROW = 1.3e-8
+"""The same for an entry of a point and one of its neighbors (measured: 13.3 s for 100,000
+points of 512 entries and 20 neighbors)."""
+
+_RANK = 3e-9
+"""The same for an entry that is measured again in float64 (estimated)."""
+
+_COMPILE = 4.0
+"""Seconds until what grows a graph is loaded (measured; half a minute more the first time
+on a machine, when it is compiled)."""
+
+_FINER = 2.0
+"""By how much less tuned lists read than coarse ones (estimated: 7.6 s came to 4.1)."""
+
+_TASK = 1.2e9
+"""Bytes of a task that searches lists: rows read, lifted twice (estimated)."""
+
+_PER_NEIGHBOR = 40
+"""Bytes of a point for each neighbor while a graph grows (estimated)."""
+
+_PER_POINT = 4000
+"""Bytes of candidates and trees of a point (estimated)."""
+
+_COMPILED = 2**28
+"""Bytes of Numba and what it has compiled; with it 527 MB measured are 719 MB planned, for
+50,000 points of 512 entries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +63,8 @@ class NearPlan:
     recall : float
         Share of the neighbors to find.
     graph : bool
-        Whether a graph may be grown: rows are their own queries and fit into memory. It
-        or inverted lists are chosen once the lists have been tuned.
+        Whether a graph may be grown: rows are their own queries and fit into memory. A
+        look at a few coarse lists chooses it or inverted lists, and tuned lists once more.
     cores : int
         Of all machines together.
     threads : int
@@ -81,14 +99,34 @@ class NearPlan:
         again = _RANK * entries * (self.n_neighbors + 3) / self.cores
         return _COMPILE + _GROW * entries * width / self.threads + again
 
-    def cheapest(self, lists_seconds: float) -> Way:
-        """Return the way that takes the least, given what the tuned lists would take."""
+    def ahead(self, tiles: list[tuple[int, int]]) -> Way:
+        """Say which way to try first, given what coarse lists would read.
+
+        Lists are tried unless they would have to become much better by being finer.
+        """
+        if not self.graph:
+            return "lists"
+        least = self.lists_seconds(tiles) / _FINER
+        return "graph" if least > self.graph_seconds < self.exact_seconds else "lists"
+
+    def cheapest(self, tiles: list[tuple[int, int]]) -> Way:
+        """Return the way that takes the least, given what tuned lists would read."""
         seconds: dict[Way, float] = {
-            "lists": lists_seconds,
+            "lists": self.lists_seconds(tiles),
             "graph": self.graph_seconds,
             "exact": self.exact_seconds,
         }
         return min(seconds, key=lambda way: seconds[way])
+
+    def lists_seconds(self, tiles: list[tuple[int, int]]) -> float:
+        """Return the seconds of a search through inverted lists.
+
+        Parameters
+        ----------
+        tiles : list of (int, int)
+            Queries and rows read, of each tile.
+        """
+        return lists_seconds(tiles, features=self.features, cores=self.cores)
 
     def describe(self) -> str:
         """Return the plan in one sentence."""
@@ -153,7 +191,7 @@ def plan_near(
         raise PlanError(
             f"a search for recall={recall:g} among {n_images:,} images needs "
             f"{told_bytes(lists)} in each process and may take "
-            f"{told_bytes(machine.memory_limit)}: give memory_limit={lists} or more, "
+            f"{told_bytes(machine.memory_limit)}: give memory_limit={rounded_up(lists)[1]!r} or more, "
             "fewer threads a worker, or recall=1.0, which takes less memory"
         )
     return NearPlan(
@@ -173,8 +211,8 @@ def plan_near(
 
 def graph_widths(n_neighbors: int) -> tuple[int, ...]:
     """Return how many neighbors a graph has for each point, and what is tried next."""
-    width = n_neighbors + max(8, n_neighbors // 2)
-    return width, 2 * width, 4 * width
+    wide = n_neighbors + max(8, n_neighbors // 2)
+    return n_neighbors + max(5, n_neighbors // 3), 2 * wide, 4 * wide
 
 
 def graph_bytes(n_images: int, features: int, n_neighbors: int) -> int:

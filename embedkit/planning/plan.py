@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from embedkit.planning.alternatives import Alternative, choose
+from embedkit.planning.correction import UNCORRECTED, Factors
 from embedkit.planning.described import described
 from embedkit.planning.document import read_document
 from embedkit.planning.html import as_html
-from embedkit.planning.measurement import Measurement
-from embedkit.planning.memory import MemoryModel, Part
+from embedkit.planning.layer_codecs import compressed, layer_codecs, with_codecs
+from embedkit.planning.memory import Part
 from embedkit.planning.question import CHOICES, Question
-from embedkit.planning.remedies import WORTH, faster, solved
-from embedkit.planning.solve import Shortfall, Solution, needed_limit, solve
-from embedkit.planning.strategies import Rates
-from embedkit.planning.strategy_choice import choose_strategy
+from embedkit.planning.remedies import WORTH, faster
+from embedkit.planning.solve import (
+    Shortfall,
+    Solution,
+    comfortable,
+    needed_limit,
+    solve,
+)
+from embedkit.planning.strategies import Strategy
+from embedkit.planning.turns import device_parts_of, n_passes, parts_of, scratch_bytes
 from embedkit.planning.units import told_seconds
 from embedkit.planning.written import LayerWritten, count_files, written
 
@@ -34,7 +42,8 @@ class Plan:
     n_images : int
         Images.
     layers : tuple of LayerWritten
-        What is written of every layer: bytes, shapes of shards and chunks, files.
+        What is written of every layer: bytes, shapes of shards and chunks, files, and how
+        it is compressed.
     batch_size, block : int
         Images per forward pass and per task.
     n_workers, threads : int
@@ -65,7 +74,23 @@ class Plan:
     files : int
         Of the finished store, the plan among them.
     ways : tuple of str
-        What the ways to compute the layers would take, a line each: why it is ``fused``.
+        What the strategies would take, a line each: why it is this one.
+    strategy : {"fused", "staged", "lazy"}
+        How several layers are computed: in one pass, each from the raw map before it, or
+        each from the images.
+    scratch_bytes : int
+        Of raw maps that lie in the store's private folder meanwhile, at most; 0 unless it
+        is ``"staged"``.
+    alternatives : tuple of Alternative
+        The same as `ways`, in numbers.
+    device_parts : tuple of Part
+        What takes memory of a GPU for a worker; empty where no GPU was measured.
+    allowed_device : int
+        Bytes that a worker may have of its GPU; 0 where that is not known.
+    keys : tuple of str
+        Of the measurements that it was made of; what its run takes is remembered there.
+    factors : Factors
+        By what earlier runs have corrected memory and seconds.
     """
 
     n_images: int
@@ -86,11 +111,28 @@ class Plan:
     faster: tuple[str, ...]
     files: int
     ways: tuple[str, ...]
+    strategy: Strategy = "fused"
+    scratch_bytes: int = 0
+    alternatives: tuple[Alternative, ...] = ()
+    device_parts: tuple[Part, ...] = ()
+    allowed_device: int = 0
+    keys: tuple[str, ...] = ()
+    factors: Factors = UNCORRECTED
+
+    @property
+    def roomy(self) -> bool:
+        """Whether a worker has more memory than is just enough."""
+        return comfortable(self.projected_mem, self.allowed_mem)
 
     @property
     def projected_mem(self) -> int:
         """Bytes that a worker will need at its peak."""
         return sum(part.nbytes for part in self.parts)
+
+    @property
+    def projected_device_mem(self) -> int:
+        """Bytes that a worker will need of its GPU at its peak."""
+        return sum(part.nbytes for part in self.device_parts)
 
     @property
     def nbytes(self) -> dict[str, int]:
@@ -128,10 +170,24 @@ class Plan:
 
 
 def _plan(found: dict[str, Any]) -> Plan:
-    layers = tuple(_layer(each) for each in found.pop("layers"))
-    parts = tuple(Part(**each) for each in found.pop("parts"))
-    found |= {name: tuple(found[name]) for name in ("faster", "ways")}
-    return Plan(**found, layers=layers, parts=parts)
+    """Read a plan; what older ones lack is as it was for them."""
+    listed: dict[str, Callable[[Any], Any]] = {
+        "layers": _layer,
+        "parts": _part,
+        "device_parts": _part,
+        "alternatives": lambda each: Alternative(**each),
+        "faster": str,
+        "ways": str,
+        "keys": str,
+    }
+    for name, of in listed.items():
+        found[name] = tuple(map(of, found.get(name, ())))
+    factors = Factors(**found.pop("factors", {}))
+    return Plan(**found, factors=factors)
+
+
+def _part(found: Mapping[str, Any]) -> Part:
+    return Part(**found)
 
 
 def _layer(found: Mapping[str, Any]) -> LayerWritten:
@@ -152,23 +208,26 @@ def make_plan(question: Question) -> Plan:
     PlanError
         When nothing fits, naming the limit, the numbers and what would fit.
     """
-    found, measured = solved(question), question.measured
-    layout, n_images = found.layout, question.n_images
+    codecs = layer_codecs(question)
+    question = replace(question, measured=with_codecs(question.measured, codecs))
+    chosen = choose(question)
+    question, found = chosen.question, chosen.solution
+    measured, layout, n_images = question.measured, found.layout, question.n_images
+    passes = n_passes(question)
     return Plan(
         n_images=n_images,
-        layers=written(measured.layers, n_images=n_images, block=layout.block),
+        layers=compressed(
+            written(measured.layers, n_images=n_images, block=layout.block),
+            codecs,
+            measured.trials,
+        ),
         batch_size=layout.batch,
         block=layout.block,
         n_workers=layout.workers,
         threads=layout.threads,
         decode_threads=layout.decode_threads,
         window=min(WINDOW * layout.slots, -(-n_images // layout.block)),
-        parts=MemoryModel.of(measured).parts(
-            batch=layout.batch,
-            block=layout.block,
-            threads=layout.threads,
-            decode_threads=layout.decode_threads,
-        ),
+        parts=parts_of(question, layout),
         allowed_mem=found.allowed_mem,
         needed_mem=needed_limit(found.projected_mem),
         seconds=found.cost.seconds,
@@ -179,23 +238,25 @@ def make_plan(question: Question) -> Plan:
             f"{each.text}: {told_seconds(each.seconds)}"
             for each in faster(question, found)
         ),
-        files=len(measured.networks)  # a copy of the plan for each pass
+        files=passes  # a copy of the plan for each pass
         + count_files(
-            measured, n_images=n_images, block=layout.block, columns=question.columns
+            measured,
+            n_images=n_images,
+            block=layout.block,
+            columns=question.columns,
+            passes=passes,
         ),
-        ways=tuple(_ways(measured, n_images=n_images, batch=layout.batch)),
+        ways=tuple(map(str, chosen.alternatives)),
+        strategy=chosen.strategy,
+        scratch_bytes=n_images * scratch_bytes(question),
+        alternatives=chosen.alternatives,
+        device_parts=device_parts_of(question, layout),
+        allowed_device=0
+        if question.device is None
+        else question.device.allowed(layout.workers),
+        keys=measured.keys,
+        factors=measured.factors,
     )
-
-
-def _ways(measured: Measurement, *, n_images: int, batch: int) -> Iterator[str]:
-    """Yield what the ways to compute the layers of each network would take."""
-    for network in measured.networks:
-        rates = Rates.of(measured, network, batch=batch)
-        found = choose_strategy(
-            network.layers, rates, n_images=n_images, strategy="fused"
-        )
-        name = f"{network.name}, " if len(measured.networks) > 1 else ""
-        yield from (f"{name}{line}" for line in found.explanation.splitlines())
 
 
 def _binding(question: Question, found: Solution) -> str:
@@ -210,6 +271,8 @@ def _binding(question: Question, found: Solution) -> str:
             if getattr(question, name) is not None
         },
     }
+    if question.device is not None:
+        lifted["device_memory"] = replace(question, device=None)
     seconds = {name: _seconds(each) for name, each in lifted.items()}
     best = min(seconds, key=lambda name: seconds[name])
     if seconds[best] <= WORTH * found.cost.seconds:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedkit.errors import InputError
+from embedkit.planning.chains import Chain
+from embedkit.planning.codecs import Codec
+from embedkit.planning.device import Device, device_usable
 from embedkit.planning.measurement import Measurement
+from embedkit.planning.strategies import AskedStrategy, Strategy
 
 MOST_FILES = 1_000_000
 """Files that a store may have unless told otherwise: quotas of clusters are near it."""
@@ -49,6 +54,16 @@ class Question:
         Bytes that the layers may take, uncompressed.
     max_files : int, default 1,000,000
         Files that may lie there at a time.
+    codecs : mapping of str to str, optional
+        Of the layers that the store has begun, by name; those of others are chosen.
+    device : Device, optional
+        The GPUs that networks run on.
+    strategy : {"fused", "staged", "lazy", "auto"}, default "fused"
+        How several layers are computed; `embedkit.planning.alternatives` chooses.
+    impossible : mapping of str to str
+        Strategies that cannot be taken whatever they need, and why.
+    chain : callable, optional
+        How the layers of a network follow from maps; by default each from the one before.
 
     Raises
     ------
@@ -70,6 +85,11 @@ class Question:
     time_budget: float | None = None
     disk_budget: int | None = None
     max_files: int = MOST_FILES
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
+    device: Device | None = None
+    strategy: AskedStrategy = "fused"
+    impossible: Mapping[Strategy, str] = field(default_factory=dict)
+    chain: Chain | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("n_images", "cores", "memory", "decode_threads", "max_files"):
@@ -85,6 +105,14 @@ class Question:
         """Return the bytes that each of so many workers may have."""
         share = self.memory // workers
         return share if self.memory_limit is None else min(share, self.memory_limit)
+
+    def allowed_device(self, workers: int) -> int:
+        """Return the bytes of a GPU that each of so many workers may plan with."""
+        return (
+            2**62
+            if self.device is None
+            else device_usable(self.device.allowed(workers))
+        )
 
     def with_choice(self, name: str, value: int | None) -> Question:
         """Return the question with one of its choices changed, None to leave it open."""

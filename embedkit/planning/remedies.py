@@ -8,8 +8,10 @@ from itertools import islice
 
 from embedkit.errors import PlanError
 from embedkit.planning.changes import changes_for, lifted, relaxed
+from embedkit.planning.memory import MOST
 from embedkit.planning.question import Question
 from embedkit.planning.solve import Shortfall, Solution, solve
+from embedkit.planning.turns import scratch_bytes
 from embedkit.planning.units import told_bytes, told_seconds
 
 _NAMED = 3
@@ -49,12 +51,27 @@ def solved(question: Question) -> Solution:
     found = solve(question)
     if isinstance(found, Solution):
         return found
-    named = remedies(question, found)
+    raise PlanError(refusal(question, found))
+
+
+def refusal(question: Question, short: Shortfall, *, also: str = "") -> str:
+    """Return why nothing fits, and up to three changes with each of which it would.
+
+    Parameters
+    ----------
+    question : Question
+        What was asked.
+    short : Shortfall
+        Why it does not fit.
+    also : str, optional
+        More to say of it.
+    """
+    named = remedies(question, short)
     ways = "; ".join(
         f"({at}) {each.text}, {told_seconds(each.seconds)}"
         for at, each in enumerate(named, 1)
     )
-    raise PlanError(f"{_told(question, found)}: what would fit is {ways}")
+    return f"{_told(question, short)}{also}: what would fit is {ways}"
 
 
 def remedies(question: Question, short: Shortfall) -> tuple[Remedy, ...]:
@@ -105,11 +122,19 @@ def _told(question: Question, short: Shortfall) -> str:
             return (
                 f"{layers} need {told_bytes(short.needed)} in a worker even in the "
                 f"smallest steps, and {told_bytes(short.given)} may be planned for "
-                f"(0.6 of its memory)"
+                f"({MOST} of its memory)"
+            )
+        case "device_memory":
+            return (
+                f"{layers} need {told_bytes(short.needed)} of a GPU for a worker even in "
+                f"the smallest batches, and {told_bytes(short.given)} may be planned for "
+                f"(0.8 of its share of what is free)"
             )
         case "disk_budget":
+            scratch = question.n_images * scratch_bytes(question)
+            maps = f" with {told_bytes(scratch)} of raw maps" if scratch else ""
             return (
-                f"{layers} are {told_bytes(short.needed)}, uncompressed, and disk_budget "
+                f"{layers}{maps} are {told_bytes(short.needed)}, uncompressed, and disk_budget "
                 f"is {told_bytes(short.given)}"
             )
         case "max_files":

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from embedkit.planning.costs import Cost, Layout, Work, cost
+from embedkit.planning.costs import Cost, Layout, Work
+from embedkit.planning.device import device_needed
 from embedkit.planning.grid import choose_block
 from embedkit.planning.measurement import batches
-from embedkit.planning.memory import TARGET, MemoryModel
+from embedkit.planning.memory import MOST, TARGET
 from embedkit.planning.question import Question
+from embedkit.planning.turns import (
+    Turn,
+    cost_of_turns,
+    n_passes,
+    scratch_bytes,
+    scratch_files,
+    turns_of,
+)
 from embedkit.planning.written import most_files
 
-Limit: TypeAlias = Literal["memory", "disk_budget", "max_files", "time_budget"]
+Limit: TypeAlias = Literal[
+    "memory", "device_memory", "disk_budget", "max_files", "time_budget"
+]
 
 _MANY = 16
 """Cores up to which every number of workers and threads is tried; beyond, only those that
@@ -47,7 +58,7 @@ class Shortfall:
     needed : float
         What the least demanding layout needs of it, bytes, files or seconds.
     given : float
-        What there is: for memory, what may be planned for in one worker.
+        What there is: for memory, of a GPU too, what may be planned for in one worker.
     """
 
     limit: Limit
@@ -57,13 +68,23 @@ class Shortfall:
 
 def usable(allowed_mem: int) -> int:
     """Return the part of a worker's memory that may be planned for."""
-    return math.floor(TARGET * allowed_mem)
+    return math.floor(MOST * allowed_mem)
+
+
+def comfortable(projected_mem: float, allowed_mem: int) -> bool:
+    """Return whether so much leaves a worker the room that it should have."""
+    return projected_mem / allowed_mem <= TARGET
 
 
 def needed_limit(projected_mem: int) -> int:
     """Return the least memory of a worker with which so much may be planned for."""
-    wanted = math.ceil(projected_mem / TARGET)
+    wanted = math.ceil(projected_mem / MOST)
     return wanted if usable(wanted) >= projected_mem else wanted + 1
+
+
+def good_limit(projected_mem: int) -> int:
+    """Return the memory of a worker in which so much leaves enough room."""
+    return math.ceil(projected_mem / TARGET) + 1  # one more for what rounding took
 
 
 def solve(question: Question) -> Solution | Shortfall:
@@ -78,19 +99,20 @@ def solve(question: Question) -> Solution | Shortfall:
     -------
     Solution or Shortfall
         Of the layouts within `NEAR` of the fastest the one with the largest blocks, which
-        makes the fewest files; of those, the one that needs the least memory in all. The
-        same question has the same answer everywhere.
+        makes the fewest files; of those, the fastest.
+        Where none fits into `TARGET` of a worker's memory, one that needs the least share
+        of it. The same question has the same answer everywhere.
 
     Notes
     -----
     Every candidate is looked at: batches and blocks are powers of two, so there are
-    thousands at most. None of them depends on memory, which makes more memory never
-    give a plan that is slower by more than `NEAR`.
+    thousands at most. None of them depends on memory, so beyond what is just enough more
+    memory never gives a plan that is slower by more than `NEAR`.
     """
     short = _disk(question) or _files(question) or _memory(question)
     if short:
         return short
-    fitting = list(_fitting(question))
+    fitting = _with_room(list(_fitting(question)))
     fastest = min(each.cost.seconds for each in fitting)
     budget = math.inf if question.time_budget is None else question.time_budget
     if fastest > budget:
@@ -99,41 +121,48 @@ def solve(question: Question) -> Solution | Shortfall:
     return min((each for each in fitting if each.cost.seconds <= enough), key=_rank)
 
 
+def _with_room(fitting: Sequence[Solution]) -> Sequence[Solution]:
+    """Return those that leave a worker enough room, or else those that leave most."""
+    shares = [each.projected_mem / each.allowed_mem for each in fitting]
+    enough = max(min(shares), TARGET)
+    return [
+        each for each, share in zip(fitting, shares, strict=True) if share <= enough
+    ]
+
+
 def _rank(found: Solution) -> tuple[float, ...]:
     layout = found.layout
     return (
         -layout.block,
-        found.projected_mem * layout.workers,
         found.cost.seconds,
+        found.projected_mem * layout.workers,
         layout.workers,
         layout.batch,
     )
 
 
 def _fitting(question: Question) -> Iterator[Solution]:
-    measured, model = question.measured, MemoryModel.of(question.measured)
-    works: dict[int, Work] = {}
+    turns, works = turns_of(question), dict[tuple[int, int], Work]()
+    devices = [each.device for each in turns]
     for layout in layouts(question):
-        needed = _projected(model, layout)
+        needed = _projected(turns, layout, question)
         allowed = question.allowed_mem(layout.workers)
-        if needed > usable(allowed):
+        on_device = device_needed(devices, layout.batch)
+        if needed > usable(allowed) or on_device > question.allowed_device(
+            layout.workers
+        ):
             continue
-        if layout.batch not in works:
-            works[layout.batch] = Work.of(measured, batch=layout.batch)
-        found = cost(
-            measured,
-            layout,
-            n_images=question.n_images,
-            cores=question.cores,
-            work=works[layout.batch],
-        )
         yield Solution(
-            layout=layout, cost=found, projected_mem=needed, allowed_mem=allowed
+            layout=layout,
+            cost=cost_of_turns(turns, layout, question, works=works),
+            projected_mem=needed,
+            allowed_mem=allowed,
         )
 
 
 def _disk(question: Question) -> Shortfall | None:
-    needed = question.n_images * question.measured.row_bytes
+    row_bytes = question.measured.row_bytes + scratch_bytes(question)
+    needed = question.n_images * row_bytes
     budget = question.disk_budget
     if budget is None or needed <= budget:
         return None
@@ -149,24 +178,34 @@ def _files(question: Question) -> Shortfall | None:
 
 def _memory(question: Question) -> Shortfall | None:
     """Return what the layout that comes nearest to fitting lacks."""
-    model = MemoryModel.of(question.measured)
+    turns = turns_of(question)
     pairs = [
-        (_projected(model, layout), usable(question.allowed_mem(layout.workers)))
+        (
+            _projected(turns, layout, question),
+            usable(question.allowed_mem(layout.workers)),
+        )
         for layout in layouts(question)
     ]
-    if any(needed <= given for needed, given in pairs):
+    if not any(needed <= given for needed, given in pairs):
+        return _nearest("memory", pairs)
+    devices = [each.device for each in turns]
+    wanted = [
+        (device_needed(devices, layout.batch), question.allowed_device(layout.workers))
+        for layout, (needed, given) in zip(layouts(question), pairs, strict=True)
+        if needed <= given
+    ]
+    if any(needed <= given for needed, given in wanted):
         return None
+    return _nearest("device_memory", wanted)
+
+
+def _nearest(limit: Limit, pairs: Sequence[tuple[int, int]]) -> Shortfall:
     needed, given = min(pairs, key=lambda pair: (pair[0] / max(pair[1], 1), pair))
-    return Shortfall(limit="memory", needed=needed, given=given)
+    return Shortfall(limit=limit, needed=needed, given=given)
 
 
-def _projected(model: MemoryModel, layout: Layout) -> int:
-    return model.projected_mem(
-        batch=layout.batch,
-        block=layout.block,
-        threads=layout.threads,
-        decode_threads=layout.decode_threads,
-    )
+def _projected(turns: Sequence[Turn], layout: Layout, question: Question) -> int:
+    return max(each.projected_mem(layout, question.n_images) for each in turns)
 
 
 def layouts(question: Question) -> Iterator[Layout]:
@@ -220,12 +259,15 @@ def usual_block(question: Question) -> int:
 
 def n_files(question: Question, block: int) -> int:
     """Return the most files that lie there during a run with such blocks."""
-    return most_files(
-        question.measured,
-        n_images=question.n_images,
+    n_images, measured = question.n_images, question.measured
+    files = most_files(
+        measured,
+        n_images=n_images,
         block=block,
         columns=question.columns,
+        passes=n_passes(question),
     )
+    return files + scratch_files(question, block)
 
 
 def _slots(question: Question) -> list[tuple[int, int]]:

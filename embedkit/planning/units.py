@@ -21,6 +21,24 @@ def told_bytes(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def rounded_up(count: int) -> tuple[int, str]:
+    """Return the next number of bytes that people would write, and how they would.
+
+    It is what ``dask.utils.parse_bytes`` makes of the text, and no less than `count`.
+
+    Examples
+    --------
+    >>> rounded_up(3 * MIB - 7), rounded_up(GIB + 1)
+    ((3145728, '3 MiB'), (1181116006, '1.1 GiB'))
+    """
+    if count <= GIB:
+        mib = -(-count // MIB)
+        return mib * MIB, f"{mib} MiB"
+    tenths = -(-10 * count // GIB)
+    tenths += int(tenths / 10 * GIB) < count
+    return int(tenths / 10 * GIB), f"{tenths / 10:.1f} GiB"
+
+
 def told_seconds(seconds: float) -> str:
     """Return a time in the unit that people would use.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from embedkit.planning.codecs import USUAL, Codec
 from embedkit.planning.grid import BlockGrid, chunk_rows
 from embedkit.planning.measurement import LayerSize, Measurement
 
@@ -21,6 +23,12 @@ _OF_A_STORE = 7
 """Metadata of the root and of ``layers``; ids, sizes and times of change of the images,
 their digest; the record that the store is finished."""
 
+_MAP_COLUMNS = 4
+"""``image``, ``uri``, ``status`` and ``error``."""
+
+
+_DTYPES: Final = {4: "float32", 2: "float16"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerWritten:
@@ -36,6 +44,16 @@ class LayerWritten:
         Shapes: what one file holds, and what one read decompresses.
     files : int
         Shards.
+    dtype : str
+        As it was asked for; empty in plans of older versions.
+    codec : str
+        How its shards are compressed.
+    why : str
+        Why so, with the numbers of the others; empty where nothing was measured.
+    expected : int, optional
+        Bytes after compression, if all images are like those that were measured.
+    float16 : str
+        What half the bytes would cost, for people; empty where nothing was measured.
     """
 
     name: str
@@ -43,6 +61,11 @@ class LayerWritten:
     shard: tuple[int, ...]
     chunk: tuple[int, ...]
     files: int
+    dtype: str = ""
+    codec: Codec = USUAL
+    why: str = ""
+    expected: int | None = None
+    float16: str = ""
 
 
 def written(
@@ -72,13 +95,19 @@ def written(
             shard=(block, *layer.shape),
             chunk=(chunk_rows(block, layer.row_bytes), *layer.shape),
             files=blocks,
+            dtype=_DTYPES.get(layer.itemsize, ""),
         )
         for layer in layers
     )
 
 
 def count_files(
-    measured: Measurement, *, n_images: int, block: int, columns: int
+    measured: Measurement,
+    *,
+    n_images: int,
+    block: int,
+    columns: int,
+    passes: int | None = None,
 ) -> int:
     """Return the files of a finished store.
 
@@ -93,9 +122,11 @@ def count_files(
     columns : int
         Columns of the image table as stored: ``image``, ``uri``, ``status``, ``error``,
         ``label`` where there is one, and so on.
+    passes : int, optional
+        Passes, where they are not one for each network.
     """
     blocks = len(BlockGrid(n_images=n_images, block=block))
-    passes, layers = len(measured.networks), len(measured.layers)
+    passes, layers = passes or len(measured.networks), len(measured.layers)
     table = columns * (1 + -(-n_images // TABLE_ROWS))
     return (
         layers * (blocks + _METADATA)
@@ -113,12 +144,26 @@ def _groups(layers: Sequence[LayerSize]) -> set[str]:
 
 
 def most_files(
-    measured: Measurement, *, n_images: int, block: int, columns: int
+    measured: Measurement,
+    *,
+    n_images: int,
+    block: int,
+    columns: int,
+    passes: int | None = None,
 ) -> int:
     """Return the files that lie there at the end of a run, before it tidies up.
 
     Every block has a commit record of its own until then.
     """
     blocks = len(BlockGrid(n_images=n_images, block=block))
-    done = count_files(measured, n_images=n_images, block=block, columns=columns)
-    return done + blocks * len(measured.networks)
+    done = count_files(
+        measured, n_images=n_images, block=block, columns=columns, passes=passes
+    )
+    return done + blocks * (passes or len(measured.networks))
+
+
+def map_files(*, n_images: int, block: int) -> int:
+    """Return the most files of a raw map: those of a store with one layer, being written."""
+    blocks = len(BlockGrid(n_images=n_images, block=block))
+    table = _MAP_COLUMNS * (1 + -(-n_images // TABLE_ROWS))
+    return 3 * blocks + _METADATA + _OF_A_PASS + _OF_A_STORE + table

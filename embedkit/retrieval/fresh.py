@@ -17,7 +17,7 @@ import xarray as xr
 from dask.base import compute
 from dask.delayed import delayed
 
-from embedkit.analysis.index_contents import Contents
+from embedkit.analysis.index.contents import Contents
 from embedkit.analysis.rows import usable_rows
 
 

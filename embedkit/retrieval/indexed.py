@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import xarray as xr
 
-from embedkit.analysis.index import open_index
-from embedkit.analysis.index_contents import Contents, contents_of
-from embedkit.analysis.index_object import Index
+from embedkit.analysis.index.calls import open_index
+from embedkit.analysis.index.contents import Contents, contents_of
+from embedkit.analysis.index.object import Index
 from embedkit.analysis.merge import nothing_found
 from embedkit.errors import InputError, StoreError
 from embedkit.retrieval.columns import ID, plain

@@ -14,7 +14,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import embedkit as ek
-from embedkit.analysis import index_tasks
+from embedkit.analysis.index import tasks as index_tasks
 
 INSIDE = 1.2
 """What a process may take, as a multiple of what was projected."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from embedkit.analysis import device_product
-from embedkit.analysis.device_product import DeviceFailed, DeviceRoom, device_for
+from embedkit.analysis.exact import device_product
+from embedkit.analysis.exact.device_product import DeviceFailed, DeviceRoom, device_for
 
 ENOUGH = 1e15  # operations
 
@@ -171,7 +171,7 @@ def test_no_driver_is_no_gpu(monkeypatch):
 def test_without_a_gpu_torch_stays_out_of_the_process():
     """A fresh process that asks has not loaded it."""
     code = (
-        "import sys; from embedkit.analysis.device_product import device_for; "
+        "import sys; from embedkit.analysis.exact.device_product import device_for; "
         "print(device_for(1e15), 'torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit.analysis import device_product, tile_tasks
-from embedkit.analysis.device_product import DeviceFailed, DeviceRoom
+from embedkit.analysis.exact import device_product, tile_tasks
+from embedkit.analysis.exact.device_product import DeviceFailed, DeviceRoom
+from embedkit.analysis.exact.score_bounds import Margins
+from embedkit.analysis.exact.tile_hits import FOLDED, Bound, Room, best
 from embedkit.analysis.neighbors import neighbors
-from embedkit.analysis.score_bounds import Margins
-from embedkit.analysis.tile_hits import FOLDED, Bound, Room, best
 from embedkit.planning import neighbors as planning
 
 
@@ -191,7 +191,7 @@ def test_a_device_without_memory_leaves_the_task_to_numpy(
 
     monkeypatch.setattr(tile_tasks, "device_for", lambda flops: "cpu")
     monkeypatch.setattr(device_product.DeviceScores, "hits", fail)
-    caplog.set_level(logging.INFO, "embedkit.analysis.tile_tasks")
+    caplog.set_level(logging.INFO, "embedkit.analysis.exact.tile_tasks")
     with dask.config.set(scheduler="sync"):
         found = neighbors(x, n_neighbors=4)
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import pairwise_distances
 
-from embedkit.analysis import search_rows
-from embedkit.analysis.exact_knn import search
-from embedkit.analysis.ranking import ranked_directly
+from embedkit.analysis.exact import search_rows
+from embedkit.analysis.exact.knn import search
+from embedkit.analysis.exact.ranking import ranked_directly
 from embedkit.analysis.spool import spool
 from embedkit.planning.neighbors import Machine, plan_neighbors
 
@@ -97,6 +97,7 @@ def test_agrees_with_brute_force(metric: str, dtype: type) -> None:
     np.testing.assert_array_equal(ids, np.argsort(full, axis=1, kind="stable")[:, :9])
 
 
+@pytest.mark.slow
 def test_near_copies_are_found_where_plain_faiss_misses_them(
     near_copies: np.ndarray,
 ) -> None:
@@ -486,6 +487,7 @@ lattice = hnp.arrays(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(rows=lattice, metric=st.sampled_from(METRICS), data=st.data())
 def test_order_with_ties_is_that_of_all_pairs(rows, metric, data) -> None:
@@ -505,6 +507,7 @@ def test_order_with_ties_is_that_of_all_pairs(rows, metric, data) -> None:
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(rows=lattice, metric=st.sampled_from(METRICS), data=st.data())
 def test_inserted_nan_rows_only_shift_numbers(rows, metric, data) -> None:

@@ -154,6 +154,7 @@ def test_missing_neighbors_are_marked(limit):
     assert (answer["image"].values[missing] == "").all()
 
 
+@pytest.mark.slow
 def test_training_is_quiet_and_takes_rows_from_all_over(capfd):
     """Trained on the first rows, lists of data sorted by class are nearly all empty."""
     rng = np.random.default_rng(0)
@@ -179,6 +180,7 @@ def _largest(index):
     return max(sizes) / (sum(sizes) / lists.nlist)
 
 
+@pytest.mark.slow
 def test_graphs_do_not_forget():
     """A graph raises an error of its own when rows are removed, or worse."""
     graph = faiss.IndexHNSWFlat(D, 16)

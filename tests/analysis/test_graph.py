@@ -23,6 +23,7 @@ def nn(blobs, as_images) -> xr.Dataset:
     return neighbors(as_images(*blobs, chunk=100), n_neighbors=8)
 
 
+@pytest.mark.slow
 def test_weights_are_those_of_umap(blobs, as_images) -> None:
     """On the readable rows the graph equals umap's own, which found its neighbors itself."""
     kept = np.delete(np.arange(300), 7)

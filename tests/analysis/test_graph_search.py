@@ -5,13 +5,19 @@ import numpy as np
 import pytest
 
 import embedkit as ek
-from embedkit.analysis import graph_search
-from embedkit.analysis.approximate import approximate
-from embedkit.analysis.graph_points import points_of
+from embedkit.analysis import pynndescent_adapter
 from embedkit.analysis.ivf_survey import survey
+from embedkit.analysis.near import cheapest, graph_search
+from embedkit.analysis.near.begin import begin
+from embedkit.analysis.near.cheapest import approximate
+from embedkit.analysis.near.found import Aim
+from embedkit.analysis.near.graph_points import points_of
+from embedkit.analysis.near.look import tiles_ahead
 from embedkit.analysis.spool import spool
 from embedkit.errors import RecallNotReached
+from embedkit.planning.near import NearPlan
 
+pytestmark = pytest.mark.slow  # the first of them compiles for half a minute
 METRICS = ("euclidean", "cosine")
 
 
@@ -26,7 +32,7 @@ def _rows(n=2000, d=12):
 
 def _find(x, **options):
     options = {"n_neighbors": 7, "metric": "euclidean", "recall": 0.9, **options}
-    return approximate(x, way="graph", **options)
+    return approximate(x, **{"way": "graph", **options})
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -45,7 +51,7 @@ def test_contract(as_images, metric):
     assert (ids[~usable] == -1).all()
     assert (ids != np.arange(len(x))[:, None]).all()
     assert not found["certified"].any()
-    assert found.attrs["graph_width"] == 15
+    assert found.attrs["graph_width"] == 12
     right = (ids == wanted).all(axis=1)
     assert np.array_equal(
         found["distances"].values[right],
@@ -105,7 +111,7 @@ def test_a_graph_grows_wider_until_it_is_enough(as_images, monkeypatch):
     with dask.config.set(scheduler="synchronous"):
         found = _find(x, n_neighbors=3, recall=0.995)
 
-    assert found.attrs["graph_width"] == widths[-1] > widths[0] == 11
+    assert found.attrs["graph_width"] == widths[-1] > widths[0] == 8
 
 
 def test_a_recall_that_is_missed_is_told(as_images, monkeypatch):
@@ -132,3 +138,78 @@ def test_points_know_their_rows(as_images, tmp_path):
     assert found.members.tolist() == [[0, 2, 4], [1, -1, -1], [3, 5, -1]]
     assert len(found.values) == 3
     assert np.allclose(space.points(rows)[[0, 1, 3]], found.values)
+
+
+def _share_ahead(as_images, rows, folder):
+    database = spool(as_images(rows.astype(np.float32)), folder)
+    aim = Aim(k=7, metric="euclidean", recall=0.95, seed=0)
+    begun = begin(database, aim, folder=folder)
+    tiles = tiles_ahead(database, begun, aim)
+    assert sum(queries for queries, _ in tiles) == pytest.approx(len(rows), rel=0.05)
+    return np.average([read for _, read in tiles]) / len(rows)
+
+
+def test_a_look_tells_groups_from_noise(as_images, tmp_path):
+    """Lists of rows in groups read few of them, those of noise nearly all."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(6000, 40))
+    groups = 8 * rng.normal(size=(60, 40))[rng.integers(0, 60, 6000)]
+
+    assert _share_ahead(as_images, noise + groups, tmp_path) < 0.4
+    assert _share_ahead(as_images, noise, tmp_path) > 0.8
+
+
+def test_a_look_at_nothing(as_images, tmp_path):
+    """Rows that cannot be read need no lists."""
+    database = spool(as_images(np.full((9, 3), np.nan, np.float32)), tmp_path)
+    aim = Aim(k=2, metric="cosine", recall=0.95, seed=0)
+
+    begun = begin(database, aim, folder=tmp_path)
+
+    assert tiles_ahead(database, begun, aim) == []
+
+
+@pytest.mark.parametrize(("kind", "key"), [("groups", "nprobe"), ("noise", "graph")])
+def test_the_look_decides(as_images, monkeypatch, kind, key):
+    """Lists are not even made where the look says that a graph takes less."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3000, 10))
+    if kind == "groups":
+        rows += 30 * rng.normal(size=(60, 10))[rng.integers(0, 60, 3000)]
+    plan = NearPlan(
+        n_images=3000, n_queries=0, features=10, n_neighbors=7, recall=0.9, graph=True,
+        cores=1, threads=1, projected_mem=1, scratch_bytes=1, exact_seconds=1e9,
+    )  # fmt: skip
+    monkeypatch.setattr("embedkit.planning.near._COMPILE", 0.0)
+    monkeypatch.setattr("embedkit.planning.near._GROW", 4.5e-9)
+    made = []
+    tune = cheapest.tune_lists
+    monkeypatch.setattr(
+        cheapest, "tune_lists", lambda *a, **k: made.append(1) or tune(*a, **k)
+    )
+
+    found = _find(as_images(rows.astype(np.float32)), way=plan)
+
+    assert [name for name in found.attrs if name.startswith(key)]
+    assert bool(made) == (kind == "groups")
+    assert found.attrs["recall_low"] >= 0.9
+
+
+def test_without_the_parts_the_class_does_it(monkeypatch):
+    """Of a library whose parts have other names, at its own public call."""
+    asked = {}
+
+    class Stub:
+        neighbor_graph = np.array([[0, 1], [1, 0], [0, 2]]), np.ones((3, 2))
+
+        def __init__(self, points, **options):
+            asked.update(options)
+
+    monkeypatch.setattr(pynndescent_adapter, "_HAS_PIECES", False)
+    monkeypatch.setattr(pynndescent_adapter, "NNDescent", Stub)
+    ids, _ = pynndescent_adapter.descend(
+        np.eye(3, dtype=np.float32), width=1, seed=5, threads=1
+    )
+
+    assert ids.tolist() == [[1], [0], [0]]
+    assert (asked["n_neighbors"], asked["random_state"]) == (2, 5)

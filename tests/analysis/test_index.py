@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import embedkit as ek
-from embedkit.analysis import index_tasks
+from embedkit.analysis.index import tasks as index_tasks
 from embedkit.errors import (
     CorruptStore,
     InputError,
@@ -323,7 +323,7 @@ def test_lists_do_not_depend_on_chunks(wrapped):
 def test_a_recall_that_is_out_of_reach_is_refused(wrapped, monkeypatch):
     """With what was reached."""
     monkeypatch.setattr(
-        "embedkit.analysis.index_build._ladder",
+        "embedkit.analysis.index.build._ladder",
         lambda *_: [ek.build_index(wrapped[:50])._made.effort],
     )
 

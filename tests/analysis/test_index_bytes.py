@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedkit as ek
-from embedkit.analysis.index_bytes import with_bytes
-from embedkit.analysis.index_choice import choose
+from embedkit.analysis.index.bytes import with_bytes
+from embedkit.analysis.index.choice import choose
 
 N, D = 6000, 160
 
@@ -27,6 +27,7 @@ def _graph(features=D):
     return choose(10**5, features, memory_limit=2**40, sharded=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["euclidean", "cosine", "inner_product"])
 def test_a_graph_of_bytes_finds_what_rows_would(metric, tmp_path):
     """The recall is that of the target, the distances those of the rows themselves."""

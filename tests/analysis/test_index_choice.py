@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.analysis.index_choice import choose
+from embedkit.analysis.index.choice import choose
 from embedkit.errors import PlanError
 
 MB = 2**20

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import embedkit as ek
-from embedkit.analysis.index_rows import Rows
+from embedkit.analysis.index.rows import Rows
 from embedkit.analysis.spool import spool
 
 USER = Path(__file__).parent / "index_user.py"
@@ -54,7 +54,7 @@ def test_the_plan_is_what_is_built(limit) -> None:
 @pytest.mark.parametrize("kept", [0, 2**40])
 def test_pages_are_let_go_where_they_would_be_too_many(tmp_path, monkeypatch, kept):
     """And read again from the same file, whatever is kept."""
-    monkeypatch.setattr("embedkit.analysis.index_rows.MAPPED", kept)
+    monkeypatch.setattr("embedkit.analysis.index.rows.MAPPED", kept)
     x = _array(300, 8)
     rows = Rows((spool(x[:200], tmp_path / "a"), spool(x[200:], tmp_path / "b")))
     ids = np.array([5, 299, 200, 0])

@@ -7,9 +7,9 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import embedkit as ek
-from embedkit.analysis import ivf_tune
-from embedkit.analysis.approximate import approximate
-from embedkit.analysis.ivf_tiles import make_tiles, probed_rows
+from embedkit.analysis.near import ivf_tune
+from embedkit.analysis.near.cheapest import approximate
+from embedkit.analysis.near.ivf_tiles import make_tiles, probed_rows
 from embedkit.errors import RecallNotReached
 
 METRICS = ("euclidean", "cosine", "inner_product")
@@ -146,7 +146,7 @@ def test_a_large_part_of_the_database_is_read_in_pieces(as_images, monkeypatch):
     """How much is searched together does not show."""
     x = as_images(_rows())
     found = _find(x)
-    monkeypatch.setattr("embedkit.analysis.ivf_tasks._READ", 12 * 50)
+    monkeypatch.setattr("embedkit.analysis.near.ivf_tasks._READ", 12 * 50)
 
     with dask.config.set(scheduler="synchronous"):
         assert _find(x).identical(found)

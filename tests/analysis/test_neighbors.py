@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from embedkit.analysis import exact_knn
+from embedkit.analysis.exact import knn as exact_knn
 from embedkit.analysis.neighbors import neighbors
 from embedkit.errors import InputError, PlanError
 from embedkit.planning import near
@@ -289,6 +289,7 @@ def test_a_recall_below_one_is_measured(blobs, as_images, monkeypatch, way) -> N
     assert isinstance(plan, near.NearPlan)
 
 
+@pytest.mark.slow
 def test_a_recall_that_no_check_can_show_is_searched_for_exactly(
     as_images, monkeypatch
 ) -> None:
@@ -309,6 +310,7 @@ def test_a_recall_that_no_check_can_show_is_searched_for_exactly(
     assert isinstance(plan, near.NearPlan)
 
 
+@pytest.mark.slow
 def test_a_zero_row_is_found_once(as_images) -> None:
     """Also by a query at one distance of so many that all are measured directly."""
     rows = np.zeros((500, 2048), np.float32)

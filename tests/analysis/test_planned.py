@@ -97,7 +97,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_computed(
         pytest.raises(
             PlanError,
             match=rf"^{name} of .* takes .* memory_limit is 1\.0 MiB: what would fit is "
-            r"\(1\) memory_limit=\d+",
+            r"\(1\) memory_limit='\d+ MiB'",
         ),
     ):
         asked[name](memory_limit=2**20)

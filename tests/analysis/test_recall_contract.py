@@ -6,7 +6,7 @@ import xarray as xr
 from faiss.contrib.datasets import SyntheticDataset
 
 import embedkit as ek
-from embedkit.analysis.approximate import approximate
+from embedkit.analysis.near.cheapest import approximate
 from embedkit.errors import RecallNotReached
 
 KINDS = ("clustered", "uniform", "sorted", "copies", "hubs")

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit.analysis.pair_distances import lift, pair_distances
-from embedkit.analysis.score_bounds import (
+from embedkit.analysis.exact.score_bounds import (
     MOST_FEATURES,
     error_share,
     extended,
@@ -21,7 +20,8 @@ from embedkit.analysis.score_bounds import (
     sizes,
     slack,
 )
-from embedkit.analysis.tile_hits import Bound
+from embedkit.analysis.exact.tile_hits import Bound
+from embedkit.analysis.pair_distances import lift, pair_distances
 
 METRICS = ("euclidean", "cosine", "inner_product")
 

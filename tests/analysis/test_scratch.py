@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from embedkit.analysis import exact_knn, tile_tasks
+from embedkit.analysis.exact import knn as exact_knn
+from embedkit.analysis.exact import tile_tasks
+from embedkit.analysis.exact.scratch import alone_in, scratch_folder
 from embedkit.analysis.neighbors import neighbors
-from embedkit.analysis.scratch import alone_in, scratch_folder
 from embedkit.errors import InputError, PlanError
 from embedkit.planning import neighbors as planning
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from embedkit.analysis.scratch import alone_in
+from embedkit.analysis.exact.scratch import alone_in
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

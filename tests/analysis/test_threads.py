@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from embedkit import workers
 from embedkit.analysis import threads
 from embedkit.analysis.threads import limited_threads, task_slots, task_threads
 
@@ -29,7 +30,7 @@ def of_blas():
 )
 def test_slots_of_local_schedulers(options, slots, monkeypatch):
     """As many tasks as Dask runs at once."""
-    monkeypatch.setattr(threads, "CPU_COUNT", 5)
+    monkeypatch.setattr(workers, "CPU_COUNT", 5)
     with dask.config.set(options):
         assert task_slots() == slots
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedkit.analysis.score_bounds import Margins
-from embedkit.analysis.tile_candidates import HIT, LOST, Held, Sizes, records
-from embedkit.analysis.tile_hits import Bound
+from embedkit.analysis.exact.score_bounds import Margins
+from embedkit.analysis.exact.tile_candidates import HIT, LOST, Held, Sizes, records
+from embedkit.analysis.exact.tile_hits import Bound
 
 ROWS, PLACES = 4, 300
 

@@ -10,14 +10,11 @@ import time
 from dataclasses import dataclass
 
 import faiss
-import numpy as np
 import pytest
 import xarray as xr
 from faiss.contrib.datasets import SyntheticDataset
-from pynndescent import NNDescent
 
 import embedkit as ek
-from embedkit.analysis.approximate import approximate
 
 FULL = os.environ.get("EMBEDKIT_BENCH") == "1"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
@@ -26,8 +23,6 @@ REPEATS = 5 if FULL else 1
 ROWS = int(os.environ.get("EMBEDKIT_BENCH_ROWS", "60000"))
 INDEX_ROWS, INDEX_FEATURES = (ROWS, 784) if FULL else (6_000, 48)
 QUERIES = 5_000 if FULL else 500
-GRAPH_ROWS = (12_500, 25_000, 50_000, 100_000) if FULL else (3_000,)
-GRAPH_FEATURES = 512 if FULL else 32
 
 GRAPHS = [(16, 128), (32, 128)] if FULL else [(16, 40)]
 BREADTHS = (16, 32, 64, 128, 256, 512)
@@ -141,53 +136,3 @@ def test_an_index_against_faiss_tuned_by_hand(capsys):
             print(f"  {point}")
         if best:
             print(f"  {ours.rate / best.rate:.2f} of the best by hand, {best.name}")
-
-
-def _descended(rows, *, n_trees=None, n_iters=None, k=K + 1):
-    """Neighbors by pynndescent, itself taken out, and the seconds they took."""
-    began = time.perf_counter()
-    found = NNDescent(
-        rows,
-        n_neighbors=k,
-        n_trees=n_trees,
-        n_iters=n_iters,
-        random_state=0,
-        n_jobs=CORES,
-        low_memory=True,
-    ).neighbor_graph[0]
-    seconds = time.perf_counter() - began
-    itself = found == np.arange(len(rows))[:, None]
-    order = np.argsort(itself, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1)[:, :K], seconds
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
-def test_neighbors_against_descent(capsys):
-    """Seconds for the neighbors of all rows at a recall of .99, and where they cross."""
-    _descended(_data(GRAPH_FEATURES, 1000)[0])  # compiles
-    lines = []
-    for count in GRAPH_ROWS:
-        rows, _ = _data(GRAPH_FEATURES, count)
-        some = np.linspace(0, count - 1, 500).astype(int)
-        began = time.perf_counter()
-        exact = ek.neighbors(_array(rows), n_neighbors=K)["indices"].values
-        seconds_exact = time.perf_counter() - began
-        began = time.perf_counter()
-        ours = approximate(
-            _array(rows), n_neighbors=K, metric="euclidean", recall=TARGET
-        )
-        seconds = time.perf_counter() - began
-        share = _share(ours["indices"].values[some], exact[some])
-        assert share >= TARGET - 0.01
-        line = f"  {count}: embedkit {seconds:.1f} s at {share:.4f}, exact {seconds_exact:.1f} s"
-        for wider in (11, 30, 60):
-            found, took = _descended(rows, k=wider)
-            other = _share(found[some], exact[some])
-            line += f"; pynndescent k={wider} {took:.1f} s at {other:.4f}"
-            if other >= TARGET:
-                break
-        lines.append(line)
-    with capsys.disabled():
-        print(f"\nneighbors of all rows, {GRAPH_FEATURES} features, {CORES} cores")
-        print("\n".join(lines))

@@ -16,6 +16,8 @@ import faiss
 import numpy as np
 import pytest
 import xarray as xr
+from faiss.contrib.datasets import SyntheticDataset
+from pynndescent import NNDescent
 from sklearn.neighbors import NearestNeighbors
 
 import embedkit as ek
@@ -28,7 +30,9 @@ GROWTH = (
     else [(2_000, 64), (4_000, 64)]
 )
 LIMITED = (200_000, 512, "1200MB") if FULL else (4_000, 64, "700MB")
+CROSSOVER = (25_000, 50_000, 100_000) if FULL else (3_000,)
 K = 15
+RECALL = 0.99
 REPEATS = 3 if FULL else 1
 
 MEASURE = """
@@ -94,6 +98,64 @@ def test_exact_neighbors_against_plain_libraries(capsys):
         print(f"\n{K} neighbors of {SHAPE[0]} x {SHAPE[1]}, {os.cpu_count()} cores")
         for name, each in best.items():
             print(f"  {name}: {each:.2f} s = {each / best['faiss.knn']:.2f} faiss.knn")
+
+
+def recall_of(ids, exact):
+    """Share of exact neighbors among those found, shape (N, K) each."""
+    return (exact[:, :, None] == ids[:, None, :]).any(axis=2).mean()
+
+
+def by_pynndescent(rows, exact):
+    """Return what the narrowest of some graphs that finds RECALL takes, and its recall.
+
+    Its user does not know which one that is, nor its recall.
+    """
+    for width in (K, K + 4, K + 8, 2 * K, 4 * K):
+        began = time.perf_counter()
+        graph = NNDescent(rows, n_neighbors=width + 1, random_state=0, n_jobs=-1)
+        ids = graph.neighbor_graph[0]
+        seconds = time.perf_counter() - began
+        itself = ids == np.arange(len(ids))[:, None]
+        order = np.argsort(itself, axis=1, kind="stable")[:, :K]
+        reached = recall_of(np.take_along_axis(ids, order, axis=1), exact)
+        if reached >= RECALL:
+            break
+    return seconds, reached
+
+
+def by_recall(rows):
+    """Return seconds, ids and what was done."""
+    x = xr.DataArray(rows, dims=("image", "feature"))
+    began = time.perf_counter()
+    found = ek.neighbors(x, n_neighbors=K, recall=RECALL)
+    seconds = time.perf_counter() - began
+    ways = {"graph_width": "graph", "nprobe": "lists"}
+    way = next((ways[each] for each in ways if each in found.attrs), "exact")
+    return seconds, found["indices"].values, way
+
+
+@pytest.mark.slow
+def test_nearly_all_neighbors_against_pynndescent(capsys):
+    """At equal recall, interleaved, and from how many rows on it pays to ask for less."""
+    told = []
+    for count in CROSSOVER:
+        rows = SyntheticDataset(SHAPE[1], 0, count, 0).get_database()
+        began = time.perf_counter()
+        exact = by_embedkit(rows)
+        whole = time.perf_counter() - began
+        first, *_ = by_recall(rows)
+        first_theirs, _ = by_pynndescent(rows, exact)
+        ours, ids, way = by_recall(rows)
+        theirs, reached = by_pynndescent(rows, exact)
+        assert recall_of(ids, exact) >= RECALL
+        told.append(
+            f"  {count} x {SHAPE[1]}: exact {whole:.1f} s; recall {RECALL} by {way} "
+            f"{ours:.1f} s (first call {first:.1f} s), {recall_of(ids, exact):.4f}; "
+            f"pynndescent {theirs:.1f} s (first {first_theirs:.1f} s), {reached:.4f}: "
+            f"{theirs / ours:.2f} times its speed, {whole / ours:.2f} times the exact one"
+        )
+    with capsys.disabled():
+        print(f"\n{K} neighbors, {os.cpu_count()} cores", *told, sep="\n")
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 import embedkit as ek
-from embedkit.extraction import run, task
-from embedkit.extraction.task import BlockReport
+from embedkit.extraction import run
+from embedkit.extraction.block import task
+from embedkit.extraction.block.task import BlockReport
 from embedkit.files.local import LocalFiles
 from embedkit.images.imageset import ImageSet
 from embedkit.images.source import FileSource

@@ -22,7 +22,7 @@ def namespace():
 
 SCENES = {
     "full": {"size": "1500k"},
-    "ballast": {"size": "5m", "step": 5 * 4096},
+    "ballast": {"size": "5m", "step": 8 * 4096},
     "read_only": {"size": "64m"},
     "read_only_half_way": {"size": "64m"},
     "complete_and_read_only": {"size": "64m"},

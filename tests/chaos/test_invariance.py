@@ -51,7 +51,7 @@ def stores(photos, tmp_path_factory, run_script):
     folder = tmp_path_factory.mktemp("matrix")
     paths = {name: folder / f"{number}.zarr" for number, name in enumerate(RUNS)}
     runs = [{**run, "store": str(paths[name])} for name, run in RUNS.items()]
-    done = run_script("matrix.py", {"photos": str(photos), "runs": runs})
+    done = run_script("matrix.py", {"photos": str(photos), "runs": runs}, within=400)
     assert done.returncode == 0, done.stdout
     return paths
 

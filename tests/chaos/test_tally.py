@@ -11,4 +11,4 @@ def test_at_least_thirty_processes_were_killed(request, kills):
         pytest.skip("only a part of the suite runs")
 
     assert len(kills) >= 30
-    assert len({pid for pid, _ in kills}) == len(kills)
+    assert len(set(kills)) == len(kills)  # a number alone may come again

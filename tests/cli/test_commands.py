@@ -17,8 +17,9 @@ from PIL import Image
 
 import embedkit as ek
 from embedkit.cli.main import COMMANDS, cli
-from embedkit.cli.output import emit, size
+from embedkit.cli.output import emit
 from embedkit.errors import StoreError
+from embedkit.planning.units import told_bytes
 from embedkit.store.commits import Halving, compact
 from embedkit.store.plans import write_plan
 
@@ -208,7 +209,9 @@ def test_info_tells_what_was_planned_and_where_batches_were_smaller(run, store):
     document = run("info", store, "--json").json
 
     assert "planned for embedkit/digits, 100 images written:" in text
-    assert f"{size(2 * peak)} projected, {size(peak)} measured (50%)" in text
+    assert (
+        f"{told_bytes(2 * peak)} projected, {told_bytes(peak)} measured (50%)" in text
+    )
     assert f"{total:.1f} s measured (200%)" in text
     assert "waits for: write projected" in text
     assert (
@@ -409,6 +412,7 @@ def test_a_result_that_cannot_be_saved_is_still_shown(run, store, monkeypatch):
     assert "Not saved: cannot save: read-only" in ran.err
 
 
+@pytest.mark.slow
 def test_a_terminal_without_the_characters_still_gets_the_table(store):
     """Where a dash cannot be printed, a question mark is."""
     done = subprocess.run(
@@ -437,6 +441,7 @@ def test_pools_by_layer(run, digits, tmp_path):
     assert "given twice for '*': 'avg' and 'max'" in twice.err
 
 
+@pytest.mark.slow
 def test_a_strategy_is_told_while_it_matters(run, digits, tmp_path):
     """In one line, after the extraction and by ``info``; nothing where it is fused."""
     arguments = ("extract", digits, "-n", "embedkit/digits", "--workers", 0)

@@ -100,6 +100,7 @@ def test_verify_tells_what_is_there(run, arguments):
     assert document["damage"] == []
 
 
+@pytest.mark.slow
 def test_verify_lists_and_repairs_damage(run, arguments):
     """Exit status 3, a table of what is damaged; repaired, 0 again."""
     path = arguments[-3]

@@ -5,8 +5,9 @@ import pytest
 from dask.system import CPU_COUNT
 
 import embedkit as ek
-from embedkit.extraction import cluster, followed, planned
-from embedkit.extraction.rough import rough
+from embedkit import workers
+from embedkit.extraction.measure.rough import rough
+from embedkit.extraction.plans import followed, planned
 from embedkit.planning.plan import Plan
 from embedkit.store.plans import read_plan
 
@@ -73,7 +74,7 @@ def test_options_reach_the_plan(run, digits):
 
 def test_a_dry_run_is_the_plan_of_that_run(run, digits, tmp_path, monkeypatch):
     """The same words; no store, no worker."""
-    monkeypatch.setattr(cluster, "_available", lambda: 8 * 2**30)
+    monkeypatch.setattr(workers, "_available", lambda: 8 * 2**30)
     call = (digits, *DIGITS, "--workers", 0, "-o", tmp_path / "s.zarr")
 
     dry = run("extract", *call, "--dry-run")
@@ -117,7 +118,7 @@ def test_a_run_within_limits_says_and_keeps_its_plan(run, digits, tmp_path):
     assert "in flight" not in again.err
     store = ek.open_store(path)
     plan = Plan.from_json(read_plan(store.files, store.schema.passes[0].key))
-    files = sum(each.is_file() for each in path.rglob("*"))
+    files = sum(each.is_file() for each in path.rglob("[!.]*"))
     assert plan.files == files <= 400
 
 
@@ -126,3 +127,27 @@ def test_a_finished_store_has_no_plan(run, digits, store):
     ran = run("plan", digits, *DIGITS, "-o", store, expect=1)
 
     assert "has all of these layers for all images" in ran.err
+
+
+@pytest.mark.parametrize("strategy", ["staged", "lazy"])
+def test_a_strategy_is_planned_and_told(run, digits, tmp_path, strategy):
+    """By ``plan`` and ``--dry-run`` alike; the run that has limits follows it."""
+    path = tmp_path / "s.zarr"
+    call = (digits, *DIGITS, "--workers", 0, "-o", path, "--strategy", strategy)
+
+    dry = run("extract", *call, "--dry-run")
+    plan = run("plan", *call)
+    run("extract", *call, "--max-files", 10_000)
+
+    lines = [line.strip() for line in plan.out.splitlines()]
+    assert (
+        len([line for line in dry.out.splitlines() if "; chosen, asked" in line]) == 1
+    )
+    assert any(
+        line.startswith(f"{strategy}: ") and line.endswith("; chosen, asked for")
+        for line in lines
+    )
+    store = ek.open_store(path)
+    kept = Plan.from_json(read_plan(store.files, store.schema.passes[0].key))
+    assert kept.strategy == strategy
+    assert len(store.schema.passes) == len(store) > 1

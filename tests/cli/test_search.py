@@ -127,6 +127,7 @@ def test_duplicates_are_listed_and_saved(run, store):
     assert f"{found['n_groups']} groups within 0.02 by cosine" in text
 
 
+@pytest.mark.slow
 def test_a_measured_threshold_and_leaks_are_said(run, store):
     """Precision and recall with intervals; leaks by pairs of splits."""
     arguments = ("duplicates", store, "-l", "stage3", "--split", "label", "-k", 3)

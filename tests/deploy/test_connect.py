@@ -60,3 +60,19 @@ def test_a_taken_dashboard_port_gives_way_to_a_free_one(monkeypatch):
     assert while_taken == 0
     monkeypatch.setattr(module, "DASHBOARD_PORT", port)
     assert module._free_dashboard_port() in (port, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # Dask's own
+def test_a_port_that_is_taken_after_the_look_is_no_matter(monkeypatch):
+    """The dashboard is on another port, and nobody is warned."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(module, "_free_dashboard_port", lambda: port)
+        with ek.connect(n_workers=1) as client:
+            link = client.dashboard_link
+
+    assert str(port) not in link
+    assert "127.0.0.1" in link

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from embedkit.extraction import probe, probing
 from embedkit.extraction.asked import Asked
+from embedkit.extraction.measure import probe, probing
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 

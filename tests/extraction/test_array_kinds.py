@@ -17,7 +17,7 @@ import zarr
 
 import embedkit as ek
 from embedkit.errors import InputError
-from embedkit.extraction import task
+from embedkit.extraction.block import task
 
 _N = 12
 _CHUNKS = (5, 8, 16, 3)

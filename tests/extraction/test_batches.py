@@ -10,8 +10,8 @@ from torch import nn
 
 import embedkit as ek
 from embedkit.errors import NetworkError, SourceError
-from embedkit.extraction import batches
-from embedkit.extraction.batches import Batches, Input, Look
+from embedkit.extraction.block import batches
+from embedkit.extraction.block.batches import Batches, Input, Look
 from embedkit.networks.taps import TapGraph
 from embedkit.store.attempts import begin
 from embedkit.store.commits import Halving
@@ -57,6 +57,7 @@ def _values(store):
     return {layer: store[layer].values.tobytes() for layer in store}
 
 
+@pytest.mark.slow
 def test_out_of_memory_gives_the_bits_of_a_run_with_smaller_batches(
     photos, greedy, tmp_path, at_most
 ):
@@ -83,6 +84,7 @@ def test_out_of_memory_gives_the_bits_of_a_run_with_smaller_batches(
     assert not any(each.halvings for each in small.commits(one).values())
 
 
+@pytest.mark.slow
 def test_rows_of_smaller_batches_are_verified_in_such(
     photos, greedy, tmp_path, at_most
 ):
@@ -97,6 +99,7 @@ def test_rows_of_smaller_batches_are_verified_in_such(
     assert report.max_error == 0.0
 
 
+@pytest.mark.slow
 def test_one_image_that_does_not_fit_ends_the_run_with_what_to_do(
     photos, greedy, tmp_path, at_most
 ):

@@ -10,8 +10,9 @@ from torch import nn
 
 import embedkit as ek
 from embedkit.errors import IncompleteStore, InputError
-from embedkit.extraction import by_layer, maps, task
+from embedkit.extraction.block import task
 from embedkit.extraction.run import fill
+from embedkit.extraction.strategy import by_layer, maps
 
 LAYERS = ["conv1", "conv2", "relu_1", "fc"]
 
@@ -125,6 +126,7 @@ def test_float16_maps_are_not_gone_on_from(photos, network, tmp_path, turns):
     assert shards(store.path) == shards(fused.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [("fused", "staged"), ("staged", "lazy")])
 def test_one_way_extends_what_another_has_begun(
     first, then, photos, network, tmp_path, fused
@@ -196,6 +198,7 @@ def die_at(monkeypatch):
     return arm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3, 6, 8, 10])
 def test_a_run_that_died_anywhere_goes_on(
     count, photos, network, tmp_path, fused, die_at, monkeypatch
@@ -280,6 +283,7 @@ def _other_blocks(photos, path):
         group.attrs["embedkit"] = found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "happen",
     [
@@ -434,6 +438,7 @@ def test_a_staged_store_that_another_backend_extends(photos, network, tmp_path, 
     assert turns == [("relu", None), ("fc", None)]
 
 
+@pytest.mark.slow
 def test_in_an_object_store(photos, network, s3_bucket, fused):
     """Maps lie there, too, and go."""
     store = ek.extract(

@@ -6,7 +6,7 @@ from itertools import takewhile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedkit.extraction.chain import Step, Taps, chain
+from embedkit.extraction.strategy.chain import Step, Taps, chain
 
 
 def taps_of(parents):

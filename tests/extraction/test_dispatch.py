@@ -13,10 +13,12 @@ from distributed import Client, LocalCluster
 
 import embedkit as ek
 from embedkit.errors import IncompleteStore, InputError, StoreError
-from embedkit.extraction import dispatch, run, task
+from embedkit.extraction import dispatch, run
+from embedkit.extraction.block import task
+from embedkit.extraction.block.job import Job, Part
+from embedkit.extraction.block.task import BlockLoss, BlockReport
 from embedkit.extraction.dispatch import Turn, run_blocks
-from embedkit.extraction.job import Job, Part
-from embedkit.extraction.task import BlockLoss, BlockReport
+from embedkit.extraction.plans import followed
 from embedkit.images.source import FileSource
 from embedkit.networks.spool import Spooled
 from embedkit.store.attempts import begin, deaths
@@ -167,7 +169,9 @@ def test_a_block_in_which_processes_died_is_left_alone(
     path = tmp_path / "s.zarr"
     with monkeypatch.context() as patched:
         patched.setattr(run, "fill", None)
-        patched.setattr("embedkit.extraction.by_layer.fill", lambda *a, **k: None)
+        patched.setattr(
+            "embedkit.extraction.strategy.by_layer.fill", lambda *a, **k: None
+        )
         ek.extract(many, network, path)
     store = ek.open_store(path)
     (one,) = store.schema.passes
@@ -206,7 +210,9 @@ def test_a_block_that_dies_a_third_time_in_a_run_is_not_begun_again(
             yield outcome
 
     with monkeypatch.context() as patched:
-        patched.setattr("embedkit.extraction.by_layer.fill", lambda *a, **k: None)
+        patched.setattr(
+            "embedkit.extraction.strategy.by_layer.fill", lambda *a, **k: None
+        )
         ek.extract(many, network, path)
     store = ek.open_store(path)
     monkeypatch.setattr(run, "run_blocks", run_blocks_after_deaths)
@@ -363,6 +369,24 @@ def test_a_scheduler_that_goes_ends_the_run_with_what_to_do(many, network, tmp_p
 
     store = ek.extract(many, network, path)
     assert store.complete
+
+
+def test_a_run_inside_of_a_task_on_the_only_thread(many, tmp_path, monkeypatch):
+    """Measuring, choosing a backend and blocks: all of them need its place."""
+    monkeypatch.setattr(followed, "LONG", 0.0)
+    with (
+        LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        future = client.submit(
+            ek.extract, many, "embedkit/digits", tmp_path / "s.zarr", backend="auto"
+        )
+        store = future.result(timeout=120)
+
+    assert store.complete
+    assert store.info()["planned"]
 
 
 def test_memory_of_this_process_is_no_place_for_worker_processes(many, network):

@@ -24,7 +24,8 @@ from embedkit.errors import (
     SourceError,
     StoreError,
 )
-from embedkit.extraction import dispatch, driver, task
+from embedkit.extraction import dispatch, driver
+from embedkit.extraction.block import task
 from embedkit.networks.bundled.digits_data import digits_split
 from embedkit.networks.taps import TapGraph
 from embedkit.store.store import Store
@@ -102,6 +103,7 @@ def _loaded_networks():
     return len(spool._loaded)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_stopped(
     digits, reference, tmp_path, monkeypatch
 ):
@@ -472,6 +474,7 @@ def test_an_error_on_a_cluster_cancels_what_has_not_started(
     assert len(started) <= 4
 
 
+@pytest.mark.slow
 def test_the_window_widens_when_workers_join(digits, tmp_path):
     """Blocks in flight follow the cluster as it is, not as it was at the start."""
     many = np.concatenate([digits] * 16)  # twenty blocks of 64
@@ -519,6 +522,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_plain_xarray_reads_a_store_without_embedkit(photos, network, tmp_path):
     """Promise 5: a process that cannot import embedkit opens the tree and a layer."""
     store = ek.extract(photos, network, tmp_path / "s.zarr", layers="all")

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
-from embedkit.extraction import guard
-from embedkit.extraction.guard import FULL, Guard, lacks_memory
+from embedkit.extraction.block import guard
+from embedkit.extraction.block.guard import FULL, Guard, lacks_memory
 
 LIMIT = 1000
 
@@ -153,10 +153,11 @@ def test_a_full_process_gives_memory_back_behind_a_block(
 
 def test_a_block_beyond_its_plan_is_told_once(watch, caplog):
     """And again only when a later one needs more."""
-    for peak in (500, 700, 700, 650, 710):
-        watching = watch(run="planned")
-        watching._meter.peak = peak
-        watching.end(projected=600)
+    with caplog.at_level("WARNING", logger=guard.__name__):
+        for peak in (500, 700, 700, 650, 710):
+            watching = watch(run="planned")
+            watching._meter.peak = peak
+            watching.end(projected=600)
 
     assert [each.message for each in caplog.records] == [
         "a block needed 700 B; 600 B were planned and 1000 B are there",
@@ -201,3 +202,16 @@ def test_errors_that_mean_no_memory(error):
 def test_errors_that_mean_something_else(error):
     """A smaller batch would not mend them."""
     assert not lacks_memory(error)
+
+
+def test_a_halved_batch_gives_back_what_a_gpu_keeps(watch, monkeypatch):
+    """Pieces that the larger batch has left may be too small for the next one."""
+    released = []
+    monkeypatch.setattr(guard, "release_device", lambda: released.append(1))
+
+    assert watch().halve("k", 8, "out of memory: CUDA out of memory.") == (
+        4,
+        "out of memory: CUDA out of memory.",
+    )
+
+    assert released == [1]

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from embedkit.errors import InputError
-from embedkit.extraction import task
+from embedkit.extraction.block import task
 from embedkit.extraction.driver import extract
 from embedkit.extraction.verify import verify
 from embedkit.images.open import open_images

@@ -13,10 +13,10 @@ from distributed import Client, LocalCluster
 
 import embedkit as ek
 from embedkit.errors import PlanError
-from embedkit.extraction import probing
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.measuring import measure
-from embedkit.extraction.rough import rough
+from embedkit.extraction.measure import probing
+from embedkit.extraction.measure.measuring import measure
+from embedkit.extraction.measure.rough import rough
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 from embedkit.planning.memory import MemoryModel

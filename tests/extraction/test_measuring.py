@@ -1,6 +1,7 @@
 """What a run needs: measured, kept, and put together."""
 
 import json
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from torch import nn
 
 from embedkit.errors import InputError, StoreError
-from embedkit.extraction import probe
-from embedkit.extraction.measuring import measure
+from embedkit.extraction.measure import measuring, probe
+from embedkit.extraction.measure.measuring import keys_of, measure
 from embedkit.files.files import files_at
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
@@ -45,13 +46,14 @@ def test_everything_a_plan_counts_with_is_measured(ask, network, started):
     assert net.flops == table["flops"].max()
     assert net.input_bytes == 3 * 12 * 12 * 4
     sizes = [each.batch for each in net.forward]
-    assert sizes == [1, 2, 4, 8, 16, 32][: len(sizes)]
+    assert sizes == [1, 2, 8, 32, 128][: len(sizes)]
     assert len(sizes) >= 2
     assert all(each.seconds > 0 for each in net.forward)
     times = (net.load_seconds, net.transform_seconds, found.decode_seconds)
     assert min(*times, found.block_seconds) > 0
     assert min(found.write_rate, found.read_rate) > 0
     assert found.speedup[0] == (1, 1.0)
+    assert 0 < found.keep_seconds < 1e-6
     assert 0 <= found.held_seconds < 1
     assert found.reserved > 50 * 10**6
 
@@ -65,6 +67,33 @@ def test_what_is_known_starts_no_process(ask, started):
     assert len(started) == 1
     measure([ask()], refresh=True)
     assert len(started) == 2
+
+
+@pytest.mark.parametrize(("had", "times"), [(0.0, 1), (2.0, 2), (4.0, 1)])
+def test_what_was_measured_in_a_hurry_is_measured_again(
+    ask, started, monkeypatch, had, times
+):
+    """Where there is twice the time that it had; short runs leave it at that."""
+    known = measure([ask()])
+    monkeypatch.setattr(measuring, "find", lambda key: replace(known, hurried=had))
+
+    measure([ask()])
+
+    assert len(started) == times
+
+
+def test_a_measurement_says_under_which_keys_it_is_kept(ask, started, cache):
+    """The same for the same call, whether it is known or not."""
+    other = load_network("embedkit/digits")
+    looks = [ask(), ask(network=other)]
+
+    first = measure(looks)
+    second = measure(looks)
+
+    assert first.keys == second.keys == keys_of(looks)
+    names = {each.stem for each in (cache / "measurements").iterdir()}
+    assert set(first.keys) == names
+    assert set(keys_of([ask(pool="max")])).isdisjoint(names)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +253,7 @@ def test_a_place_that_cannot_be_written_is_told(ask, started, tmp_path):
         measure([ask()], where=files_at(tmp_path / "file" / "s.zarr"))
 
 
+@pytest.mark.slow
 def test_blocks_of_an_object_store_are_written_beside_it(ask, started, s3_bucket):
     """And deleted."""
     found = measure([ask()], where=files_at(f"{s3_bucket}/s.zarr"))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,9 +11,9 @@ from distributed import Client, KilledWorker, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from embedkit.errors import PlanError
-from embedkit.extraction import machines, measuring, probing
-from embedkit.extraction.measuring import measure
-from embedkit.extraction.probe_job import FOUND, SAID
+from embedkit.extraction.measure import machines, measuring, probing
+from embedkit.extraction.measure.measuring import measure
+from embedkit.extraction.measure.probe_job import FOUND, SAID
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -112,6 +113,19 @@ def test_of_unlike_workers_each_is_measured(ask, started, monkeypatch):
     assert len(started) == 2
     assert found.reserved == max(one.reserved for one in each)
     assert found.write_rate == min(one.write_rate for one in each)
+
+
+@pytest.mark.parametrize(("inside", "tried"), [(1, (1,)), (3, (1, 2, 3))])
+def test_no_more_threads_are_measured_than_a_pass_will_have(
+    ask, tmp_path, inside, tried
+):
+    """Dask's nannies allow one: a core that is free then makes no pass faster."""
+    kind = replace(machines.machine_here(), cores=8, inside=inside)
+    asked = ask()
+    specs = measuring.specs_of(asked, prefix="", backend="torch")
+    errand = measuring._errand(asked, specs, kind, str(tmp_path), place="", seconds=1.0)
+
+    assert pickle.loads(errand.job).threads == tried
 
 
 def test_a_worker_that_dies_is_told(ask, started, monkeypatch):

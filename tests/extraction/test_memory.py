@@ -7,8 +7,8 @@ import pytest
 from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
-from embedkit.extraction import memory
-from embedkit.extraction.memory import memory_limit, metered, release, resident
+from embedkit.extraction.block import memory
+from embedkit.extraction.block.memory import memory_limit, metered, release, resident
 
 MIB = 2**20
 

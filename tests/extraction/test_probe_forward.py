@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embedkit.extraction import probe_forward
-from embedkit.extraction.probe_forward import Forwards
-from embedkit.extraction.probe_job import Findings
+from embedkit.extraction.measure import probe_forward
+from embedkit.extraction.measure.probe_forward import Forwards
+from embedkit.extraction.measure.probe_job import Findings
 
 
 class _Taps:
@@ -31,10 +31,10 @@ def tried(tmp_path, monkeypatch):
     """Runs batches, and returns what was found."""
     monkeypatch.setattr(probe_forward, "use_threads", lambda count: None)
 
-    def run(taps, *, memory=2**50, seconds=60.0):
+    def run(taps, *, memory=2**50, seconds=60.0, batches=(1, 2, 4, 8, 16)):
         findings = Findings(tmp_path)
         job = SimpleNamespace(
-            batches=(1, 2, 4, 8, 16), threads=(1, 2), memory=memory, seconds=seconds
+            batches=batches, threads=(1, 2), memory=memory, seconds=seconds
         )
         inputs = np.zeros((3, 1, 2, 2), np.float32)
         until = time.perf_counter() + seconds
@@ -80,6 +80,22 @@ def test_batches_stop_growing_at_a_limit(tried, limit, expected):
     assert sizes == expected
 
 
+def test_half_a_batch_is_measured_where_a_whole_one_takes_too_long(tried):
+    """And it is told that there was too little time, which memory alone does not tell."""
+    sizes, found = tried(_Taps(fixed=0.3), seconds=3.6, batches=(1, 2, 8))
+
+    assert sizes == [1, 2, 4]
+    assert found["hurried"] == [3.6]
+
+
+def test_too_little_memory_is_no_hurry(tried):
+    """More time would reach no larger batch."""
+    sizes, found = tried(_Taps(), memory=1, seconds=0.0)
+
+    assert sizes == [1, 2]
+    assert "hurried" not in found
+
+
 def test_a_batch_for_which_there_is_no_memory_is_the_end(tried):
     """What was measured before counts."""
     sizes, found = tried(_Taps(most=4))
@@ -101,3 +117,57 @@ def test_what_is_slow_is_measured_once(tried, monkeypatch):
     tried(Counting(), seconds=0.0)
 
     assert calls[:4] == [1, 1, 2, 2]
+
+
+class _Device:
+    """Stands in for a GPU's memory: there is none where tests run."""
+
+    def __init__(self):
+        self.largest, self.resets = 0, 0
+
+    def reset(self):
+        self.largest, self.resets = 0, self.resets + 1
+
+    def held(self):
+        return 7
+
+    def peak(self):
+        return 7 + self.largest
+
+
+def test_a_gpu_s_peak_is_told_for_every_batch(tmp_path, monkeypatch):
+    """Reset between sizes, and without what was there before."""
+    monkeypatch.setattr(probe_forward, "use_threads", lambda count: None)
+    device = _Device()
+
+    class OnDevice(_Taps):
+        def forward(self, batch):
+            device.largest = max(device.largest, 100 * len(batch))
+            return super().forward(batch)
+
+    findings = Findings(tmp_path)
+    job = SimpleNamespace(batches=(1, 2, 4), threads=(1,), memory=2**50, seconds=60.0)
+    forwards = Forwards(
+        job,
+        OnDevice(),
+        np.zeros((3, 1, 2, 2), np.float32),
+        findings,
+        until=time.perf_counter() + 60,
+        device=device,
+    )
+    forwards.alone(OnDevice())
+    forwards.first()
+    forwards.grow()
+
+    found = findings.read()
+    assert found["device_alone"] == [[1, 100], [2, 200]]
+    assert found["device_forward"] == [[1, 100], [2, 200], [4, 400]]
+    assert [each[0] for each in found["alone"]] == [1, 2]
+    assert device.resets == 5
+
+
+def test_without_a_gpu_nothing_is_told_of_one(tried):
+    """A measurement of the memory alone."""
+    _, found = tried(_Taps())
+
+    assert not [name for name in found if name.startswith("device")]

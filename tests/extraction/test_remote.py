@@ -42,6 +42,7 @@ def _same(store, other):
         )
 
 
+@pytest.mark.slow
 def test_a_run_in_this_process(url, photos, network, tmp_path):
     """Same numbers, statuses and table as on a file system; nothing else is left."""
     store = ek.extract(photos, network, url, layers="all")
@@ -108,6 +109,7 @@ def test_one_driver_at_a_time(url, photos, network):
         ek.extract(photos, network, url, layers="all")
 
 
+@pytest.mark.slow
 def test_a_beginning_that_was_killed_is_begun_anew(url, photos, network, monkeypatch):
     """Nothing can be renamed there: what lies under the mark does not count."""
 
@@ -143,6 +145,7 @@ class Wandering(nn.Module):
         return self.relu(self.relu(self.conv(x)) - 0.1), x.mean((2, 3))
 
 
+@pytest.mark.slow
 def test_names_with_a_number_sign(url, photos, network, tmp_path):
     """Layers called ``path#call`` and images with odd names are stored under their names."""
     (photos / "cat" / "00.png").rename(photos / "cat" / "a#b%2F c?.png")
@@ -196,6 +199,7 @@ def test_worker_processes_write_to_s3(s3_bucket, photos, network, tmp_path):
     assert float(total) == pytest.approx(float(local["fc"].sum(skipna=True)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_xarray_reads_it(s3_bucket, photos, network):
     """No lock-in in the cloud either: zarr's own store, xarray's own reader."""
     url = f"{s3_bucket}/x.zarr"

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import embedkit as ek
-from embedkit.extraction import jobs, shortcut
+from embedkit.extraction import jobs
+from embedkit.extraction.strategy import shortcut
 
 
 class Slow(nn.Module):
@@ -61,6 +62,7 @@ def jobs_made(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_deeper_layers_come_from_the_stored_map(photos, slow, tmp_path, jobs_made):
     """With the same bits, statuses and content hashes as from the images."""
     path = tmp_path / "s.zarr"

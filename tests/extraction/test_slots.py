@@ -9,11 +9,12 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-from embedkit.extraction import dispatch, slots, task
+from embedkit.extraction import dispatch
+from embedkit.extraction.block import slots, task
+from embedkit.extraction.block.job import Job, Part
+from embedkit.extraction.block.slots import a_slot
+from embedkit.extraction.block.task import BlockReport
 from embedkit.extraction.dispatch import Turn, run_blocks
-from embedkit.extraction.job import Job, Part
-from embedkit.extraction.slots import a_slot
-from embedkit.extraction.task import BlockReport
 from embedkit.images.source import FileSource
 from embedkit.networks.spool import Spooled
 

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from embedkit.extraction import table_rows as module
-from embedkit.extraction.table_rows import TableRows, table_rows
+from embedkit.extraction.block import table_rows as module
+from embedkit.extraction.block.table_rows import TableRows, table_rows
 from embedkit.files.files import files_at
 from embedkit.store import arrays
 from embedkit.store.table import text

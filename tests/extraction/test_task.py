@@ -12,10 +12,11 @@ import torch
 from distributed.protocol import dumps
 
 from embedkit.errors import NetworkError
-from embedkit.extraction import driver, task
+from embedkit.extraction import driver
 from embedkit.extraction.asked import Asked
+from embedkit.extraction.block import task
+from embedkit.extraction.block.task import extract_block
 from embedkit.extraction.jobs import Jobs
-from embedkit.extraction.task import extract_block
 from embedkit.files.files import files_at
 from embedkit.networks.load import load_network
 from embedkit.planning.stages import AHEAD, IN_TURN

@@ -4,15 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from embedkit.errors import InputError, PlanError
-from embedkit.extraction.ways import way_of
+from embedkit.errors import InputError
+from embedkit.extraction.strategy.ways import obstacle, way_of
 from embedkit.networks.load import load_network
-from embedkit.planning.measurement import (
-    Forward,
-    LayerSize,
-    Measurement,
-    NetworkMeasurement,
-)
 
 
 class Untraceable(nn.Module):
@@ -27,40 +21,6 @@ def odd():
     """A network without a graph, named like the traced one."""
     return load_network(
         Untraceable(), transform=lambda image: torch.zeros(3, 4, 4), name="Tiny"
-    )
-
-
-@pytest.fixture(scope="module")
-def measured():
-    """Two layers that are maps of 40 kB each, of a network called Tiny."""
-    layers = tuple(
-        LayerSize(
-            name=name,
-            shape=(10_000,),
-            itemsize=4,
-            flops=flops,
-            raw_entries=10_000,
-            channels=8,
-        )
-        for name, flops in (("relu", 10**9), ("fc", 2 * 10**9))
-    )
-    network = NetworkMeasurement(
-        name="Tiny",
-        loaded=1,
-        load_seconds=0.0,
-        input_bytes=1,
-        transform_seconds=0.001,
-        forward=(Forward(batch=1, peak=1, seconds=0.1),),
-        flops=2 * 10**9,
-        layers=layers,
-    )
-    return Measurement(
-        reserved=1,
-        decode_seconds=0.001,
-        decoding=1,
-        write_rate=1e8,
-        read_rate=1e8,
-        networks=(network,),
     )
 
 
@@ -83,41 +43,14 @@ def test_what_is_asked_for_is_taken(strategy, network):
     assert way.about == ({} if strategy == "fused" else told)
 
 
-def test_a_measurement_explains_the_choice(network, measured):
-    """A line for each way; all of them in the reason."""
-    way = way_of(network, "auto", measured=measured, n_images=100)
-
-    assert (way.strategy, way.asked) == ("fused", False)
-    assert [line.partition(":")[0] for line in way.costs] == ["fused", "staged", "lazy"]
-    assert way.costs[0].endswith("chosen")
-    assert way.why == "; ".join(way.costs)
-    assert way_of(network, "lazy", measured=measured).costs[2].endswith("chosen")
-
-
-def test_where_rows_do_not_fit_together_the_maps_do(network, odd, measured):
-    """A network without a graph, or another backend, has its layers computed one by one."""
-    how = {"measured": measured, "n_images": 100, "buffer_limit": 50_000}
-
-    staged = way_of(network, "auto", **how)
-    untraced = way_of(odd, "auto", **how)
-    other = way_of(network, "auto", backend="openvino", **how)
-
-    assert staged.strategy == "staged"
-    assert staged.about["strategy_why"].startswith("fused: ")
-    assert untraced.strategy == other.strategy == "lazy"
-    assert "Tiny cannot be traced" in untraced.costs[1]
-    assert "'openvino' does not give a stored map the bits" in other.costs[1]
-    with pytest.raises(PlanError, match="no way to compute these layers fits: fused "):
-        way_of(network, "fused", **how)
-
-
-def test_another_networks_measurement_says_nothing(measured):
-    """It counts as not measured."""
-    other = load_network(
-        nn.Conv2d(3, 4, 3), transform=lambda image: torch.zeros(3, 4, 4), name="other"
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_what_stands_in_the_way_of_maps(network, odd, backend):
+    """A network without a graph, or another backend; the reason is told."""
+    assert "Tiny cannot be traced" in obstacle(odd, backend)
+    assert obstacle(network, "torch") == ""
+    assert "'openvino' does not give a stored map the bits" in obstacle(
+        network, "openvino"
     )
-
-    assert way_of(other, "auto", measured=measured).costs == ()
 
 
 def test_staged_is_refused_where_it_cannot_be(network, odd):

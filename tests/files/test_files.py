@@ -106,6 +106,7 @@ def test_replace_has_one_winner_among_threads(files):
     assert files.read("lock") == b"%d" % won.index(True)
 
 
+@pytest.mark.slow
 def test_replace_loses_no_update(files):
     """Eight threads that count by compare-and-swap count to forty."""
     files.write("count", b"0")

@@ -86,6 +86,7 @@ def forgotten() -> None:
     HELD.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _KINDS)
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())

@@ -217,6 +217,7 @@ def test_a_closed_folder_is_an_error(tmp_path: Path, touch, monkeypatch) -> None
         open_images(tmp_path)
 
 
+@pytest.mark.slow
 @given(
     names=st.lists(
         st.from_regex(r"\A([ab]/)?[a-zA-Z0-9_é-]{1,6}\.(png|jpg)\Z"),

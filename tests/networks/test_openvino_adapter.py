@@ -87,6 +87,7 @@ def test_openvino_converts_once(digits, noise, monkeypatch):
     assert converted == [1]
 
 
+@pytest.mark.slow
 def test_openvino_reports_nothing(run_python):
     """The package that would send reports is never loaded."""
     script = (

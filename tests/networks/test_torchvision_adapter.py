@@ -84,6 +84,7 @@ def test_packages_load_nothing_heavy(run_python):
     assert run_python(script) == "[]"
 
 
+@pytest.mark.slow
 def test_data_of_the_demo_needs_no_torch(run_python):
     """The digits can be had without PyTorch."""
     script = (
@@ -95,6 +96,7 @@ def test_data_of_the_demo_needs_no_torch(run_python):
     assert run_python(script) == "False"
 
 
+@pytest.mark.slow
 def test_loading_names_does_not_load_torchvision(run_python):
     """Only a network that is asked for brings torchvision along."""
     script = (

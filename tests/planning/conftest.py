@@ -1,5 +1,7 @@
 """A measured network, and questions about it."""
 
+from dataclasses import replace
+
 import pytest
 
 from embedkit.planning.measurement import (
@@ -62,3 +64,28 @@ def measured(layers):
 def question(measured):
     """Fifty thousand images on two cores with 8 GiB."""
     return Question(measured=measured, n_images=50_000, cores=2, memory=8 * 2**30)
+
+
+@pytest.fixture(scope="session")
+def maps(measured, layers, question):
+    """A thousand images, unpooled: rows of 12 MB, and passes that hold all of them."""
+    whole = tuple(
+        replace(each, shape=(2 * each.raw_entries,), raw_entries=2 * each.raw_entries)
+        for each in layers
+    )
+    held = sum(each.buffer_bytes for each in whole)
+    alone = tuple(
+        replace(each, peak=each.peak + each.batch * whole[-1].buffer_bytes)
+        for each in measured.networks[0].forward
+    )
+    network = replace(
+        measured.networks[0],
+        layers=whole,
+        alone=alone,
+        forward=tuple(
+            replace(each, peak=each.peak + 2 * each.batch * held) for each in alone
+        ),
+    )
+    return replace(
+        question, measured=replace(measured, networks=(network,)), n_images=1000
+    )

@@ -136,7 +136,7 @@ def test_a_refusal_names_numbers_and_three_ways():
         PlanError,
         match=r"^cluster of 1,000,000 images with 2,048 features takes .* GiB in a "
         r"process, with 1 task of 1,000,000 rows at once, and memory_limit is 4\.0 GiB: "
-        r"what would fit is \(1\) memory_limit=\d+ \(.* GiB\); \(2\) \d+ features or "
+        r"what would fit is \(1\) memory_limit='.* GiB'; \(2\) \d+ features or "
         r"fewer, such as pool='random_projection\(\d+\)'; \(3\) a sample of .* images",
     ):
         plan_analysis(

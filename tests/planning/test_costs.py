@@ -64,6 +64,19 @@ def test_threads_inside_a_forward_pass_help_as_measured(measured):
     assert measured.faster(1) == 1.0
 
 
+def test_rows_are_put_into_their_block(measured):
+    """What that takes is forward time, whatever the threads inside a pass."""
+    slow = replace(measured, keep_seconds=1e-6)
+    layout = Layout(workers=1, threads=1, batch=8, block=256, decode_threads=2)
+
+    plain, kept = (
+        cost(each, layout, n_images=256, cores=2) for each in (measured, slow)
+    )
+
+    more = kept.stages["forward"] - plain.stages["forward"]
+    assert more == pytest.approx(256 * 1e-6 * measured.buffer_bytes)
+
+
 def test_forward_passes_of_one_process_take_turns(measured):
     """Two threads of it take as long as one where these are most of the work."""
     quick = replace(measured, decode_seconds=0.0, held_seconds=0.0, write_rate=1e12)

@@ -84,20 +84,15 @@ def test_six_layers_have_a_line_each(question, measured, layers):
     assert "smaller layers" not in text
 
 
-def test_of_many_ways_the_chosen_ones_are_told(question, measured):
-    """Two networks have six lines of ways between them: two of them are shown."""
+def test_one_layer_has_one_way(question, measured):
+    """There is nothing to choose, so nothing is said of it."""
     first = measured.networks[0]
-    second = replace(first, name="other", layers=first.layers[:1])
-    both = replace(measured, networks=(first, second))
-    plan = make_plan(replace(question, measured=both))
+    one = replace(measured, networks=(replace(first, layers=first.layers[:1]),))
 
-    told = plan.describe().partition("ways to compute the layers:\n")[2].splitlines()
+    plan = make_plan(replace(question, measured=one, strategy="auto"))
 
-    assert len(plan.ways) == 6
-    assert [line.split(": ")[0].strip() for line in told] == [
-        "resnet18, fused",
-        "other, fused",
-    ]
+    assert (plan.strategy, plan.ways) == ("fused", ())
+    assert "ways to compute" not in plan.describe()
 
 
 def test_parts_in_words_add_up(question):

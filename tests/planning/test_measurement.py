@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from embedkit.errors import InputError
+from embedkit.planning.correction import Factors
 from embedkit.planning.joined import most_demanding, together
 from embedkit.planning.measurement import Forward, Measurement
 
@@ -13,6 +14,24 @@ from embedkit.planning.measurement import Forward, Measurement
 def test_what_was_written_is_read_again(measured):
     """Every number and shape, also through what JSON makes of tuples."""
     assert Measurement.from_json(measured.to_json()) == measured
+
+
+def test_keys_and_factors_are_read_again_and_may_lack(measured):
+    """Older versions kept neither."""
+    known = replace(measured, keys=("a",), factors=Factors(memory=1.5, runs=2))
+    assert Measurement.from_json(known.to_json()) == known
+    found = json.loads(measured.to_json())
+    del found["keys"], found["factors"], found["trials"]
+
+    assert Measurement.from_json(json.dumps(found)) == measured
+
+
+@pytest.mark.parametrize("join", [together, most_demanding])
+def test_several_measurements_are_remembered_under_all_their_keys(measured, join):
+    """Each once."""
+    keys = [("a",), ("b",), ("a",)]
+
+    assert join([replace(measured, keys=each) for each in keys]).keys == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +54,13 @@ def test_a_measurement_of_another_format_is_refused(measured):
 def test_networks_of_one_run_decode_once_and_write_one_after_the_other(measured):
     """Seconds of a block and of writing add up, those of decoding do not."""
     other = replace(
-        measured, write_rate=1e8, decode_seconds=0.006, reserved=1, speedup=((1, 1.0),)
+        measured,
+        write_rate=1e8,
+        decode_seconds=0.006,
+        reserved=1,
+        speedup=((1, 1.0),),
+        keep_seconds=2e-9,
+        hurried=6.0,
     )
 
     both = together([measured, other])
@@ -47,6 +72,8 @@ def test_networks_of_one_run_decode_once_and_write_one_after_the_other(measured)
     alone = [each.row_bytes / each.write_rate for each in (measured, other)]
     assert both.row_bytes / both.write_rate == pytest.approx(sum(alone))
     assert both.speedup == ((1, 1.0), (2, 1.0), (4, 1.0))
+    assert both.keep_seconds == 2e-9
+    assert both.hurried == 6.0
 
 
 def test_of_unlike_machines_the_most_demanding_numbers_count(measured):
@@ -57,6 +84,7 @@ def test_of_unlike_machines_the_most_demanding_numbers_count(measured):
         reserved=1,
         write_rate=1.0,
         held_seconds=1.0,
+        keep_seconds=2e-9,
         networks=(
             replace(
                 network,
@@ -73,7 +101,7 @@ def test_of_unlike_machines_the_most_demanding_numbers_count(measured):
 
     assert worst == most_demanding([slow, measured])
     assert (worst.reserved, worst.write_rate) == (measured.reserved, 1.0)
-    assert worst.held_seconds == 1.0
+    assert (worst.held_seconds, worst.keep_seconds) == (1.0, 2e-9)
     assert worst.decode_seconds == measured.decode_seconds
     (net,) = worst.networks
     assert (net.loaded, net.loading) == (network.loaded + 1, 7)

@@ -24,9 +24,15 @@ def _plan(**changes):
     return plan_near(**{**LARGE, "recall": 0.95, "machine": MACHINE, **changes})
 
 
+def _tiles(plan, seconds):
+    """Return tiles that take about so long."""
+    rows = seconds / plan.lists_seconds([(1000, 1)])
+    return [(1000, int(rows))]
+
+
 def test_a_small_search_is_exact():
     """There is nothing to plan where the exact search takes seconds."""
-    assert _plan(n_images=50_000) is None
+    assert _plan(n_images=25_000) is None
     assert _plan(n_images=200_000).exact_seconds > EXACT_SECONDS
 
 
@@ -35,9 +41,22 @@ def test_the_cheapest_way_is_taken():
     plan = _plan()
 
     assert plan.graph_seconds < plan.exact_seconds
-    assert plan.cheapest(plan.graph_seconds / 2) == "lists"
-    assert plan.cheapest(plan.graph_seconds * 2) == "graph"
-    assert replace(plan, graph=False).cheapest(plan.exact_seconds * 2) == "exact"
+    assert plan.cheapest(_tiles(plan, plan.graph_seconds / 2)) == "lists"
+    assert plan.cheapest(_tiles(plan, plan.graph_seconds * 2)) == "graph"
+    lists_only = replace(plan, graph=False)
+    assert lists_only.cheapest(_tiles(plan, plan.exact_seconds * 2)) == "exact"
+
+
+def test_lists_are_tried_unless_they_are_hopeless():
+    """Coarse lists of few rows read more than the real ones would."""
+    plan = _plan()
+
+    assert plan.ahead(_tiles(plan, plan.graph_seconds)) == "lists"
+    assert plan.ahead(_tiles(plan, plan.graph_seconds * 3)) == "graph"
+    slow = replace(plan, exact_seconds=plan.graph_seconds / 2)
+    assert slow.ahead(_tiles(plan, plan.graph_seconds * 3)) == "lists"
+    lists_only = replace(plan, graph=False)
+    assert lists_only.ahead(_tiles(plan, plan.graph_seconds * 3)) == "lists"
 
 
 @pytest.mark.parametrize(

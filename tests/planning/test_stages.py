@@ -26,7 +26,7 @@ def test_the_stage_that_the_task_spent_its_time_in(seconds, stage):
 
 @given(
     st.dictionaries(
-        st.sampled_from([*AHEAD, *IN_TURN]), st.floats(0, 1e6, allow_nan=False)
+        st.sampled_from([*AHEAD, *IN_TURN]), st.floats(0, 1e6, allow_subnormal=False)
     ),
     st.floats(0.001, 1000),
 )

@@ -29,6 +29,7 @@ def test_a_url_that_is_not_there_is_an_error(store, web):
         ek.search(store, f"{web[1]}/none.png")
 
 
+@pytest.mark.slow
 def test_a_query_is_decoded_as_the_store_was(tmp_path, monkeypatch):
     """Where JPEGs were decoded small, one of them is at no distance from itself."""
     rng = np.random.default_rng(0)

@@ -22,6 +22,7 @@ def alive(place, create, schema):
     return create(place, schema)
 
 
+@pytest.mark.slow
 def test_a_store_lives_the_same_everywhere(
     alive, schema, one, other, write_blocks, grow, values_of
 ):
@@ -132,6 +133,7 @@ def test_marks_and_seals_everywhere(alive, one):
     assert (attempts.deaths(alive, one), sealed(alive)) == ({}, None)
 
 
+@pytest.mark.slow
 def test_results_everywhere(alive, schema, one, write_blocks):
     """Saved, replaced, listed, and none of an unknown name."""
     write_blocks(alive, schema, one)

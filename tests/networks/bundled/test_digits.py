@@ -105,6 +105,7 @@ def test_agreement_is_half_a_point():
     assert not train_digits.agrees(recorded - 3 / 450)
 
 
+@pytest.mark.slow
 def test_command_writes_and_checks(tmp_path, monkeypatch, capsys):
     """One epoch is written with its record, and does not pass for thirty."""
     genuine = RECORD.read_text(encoding="utf-8")
@@ -128,6 +129,7 @@ def test_training_again_gives_the_record():
     assert train_digits.main(["--check"]) == 0
 
 
+@pytest.mark.slow
 def test_training_is_reproducible(monkeypatch):
     """The same seed gives the same weights, whatever was drawn before."""
     monkeypatch.setattr(train_digits, "BATCH", 512)

@@ -1,0 +1,1 @@
+"""Exact nearest rows, tile by tile, with a proof."""

@@ -1,0 +1,1 @@
+"""Search indexes: built, tuned, asked, grown and kept in files."""

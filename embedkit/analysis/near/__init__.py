@@ -1,0 +1,1 @@
+"""Nearly all nearest rows: inverted lists and grown graphs, with a measured recall."""

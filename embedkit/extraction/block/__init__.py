@@ -1,0 +1,1 @@
+"""One block of images through its networks: what a worker does."""

@@ -1,0 +1,144 @@
+"""Starts the process that measures, waits for it, and says what became of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import dask.config
+
+import embedkit.errors
+from embedkit.errors import EmbedkitError, PlanError
+from embedkit.extraction.measure.probe_job import JOB, SAID, Findings
+
+_MODULE = "embedkit.extraction.measure.probe"
+
+_PATIENCE = 300.0
+"""Seconds beyond those that it is given after which a measuring process is ended: what
+cannot be left out takes a while where disks are slow (chosen)."""
+
+NEEDED = ("reserved", "loaded", "pixels", "pixels_held", "forward", "shards")
+"""What has to be found for a measurement; a process may die of more than that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """A job, and the network's file with it: nothing else has to be in reach.
+
+    Parameters
+    ----------
+    job : bytes
+        From `ProbeJob.pickled`.
+    file : str
+        What the network's file is called.
+    network : bytes
+        What is in it.
+    name : str
+        What the network is called, for messages.
+    seconds : float
+        As in the job.
+    """
+
+    job: bytes
+    file: str
+    network: bytes
+    name: str
+    seconds: float
+
+
+def run_errand(errand: Errand) -> dict[str, list[Any]]:
+    """Measure in a process of its own, on the machine where this is called.
+
+    Parameters
+    ----------
+    errand : Errand
+        What is to be measured.
+
+    Returns
+    -------
+    dict of str to list
+        What was found, by name; see the modules ``embedkit.extraction.measure.probe_*``.
+
+    Raises
+    ------
+    PlanError
+        When the process ended before all that is needed was found.
+    EmbedkitError
+        What the process itself raised.
+    """
+    with TemporaryDirectory(prefix="embedkit-measured-") as temporary:
+        folder = Path(temporary)
+        (folder / errand.file).write_bytes(errand.network)
+        (folder / JOB).write_bytes(errand.job)
+        ended = _run(folder, seconds=_PATIENCE + errand.seconds)
+        found = Findings(folder).read()
+        if "error" in found:
+            raise _raised(*found["error"][0])
+        if any(name not in found for name in NEEDED):
+            raise PlanError(_told(errand, found, ended, folder))
+    return found
+
+
+def _run(folder: Path, *, seconds: float) -> str:
+    """Return how the process ended, in words; empty where it went well."""
+    with (folder / SAID).open("wb") as said:
+        try:
+            status = subprocess.run(
+                [sys.executable, "-P", "-m", _MODULE, str(folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                timeout=seconds,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return f"had not ended after {seconds:.0f} s"
+    if status < 0:
+        return f"was ended by signal {-status}" + (
+            ", as when memory runs out" if status == -9 else ""
+        )
+    return f"ended with status {status}" if status else ""
+
+
+def _environment() -> dict[str, str]:
+    """Return that of a worker process which this one would start.
+
+    It imports from the same places, and memory is given back as Dask's nannies have it:
+    how much an allocator keeps makes a difference of some hundred megabytes.
+    """
+    places = [str(Path(each).absolute()) for each in sys.path]  # "" is the current one
+    given = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    worker = {name: str(value) for name, value in given.items()}
+    return {**worker, **os.environ, "PYTHONPATH": os.pathsep.join(places)}
+
+
+def _raised(kind: str, message: str) -> EmbedkitError:
+    """Return the error that the process has told."""
+    found: type[EmbedkitError] = getattr(embedkit.errors, kind)
+    return found(message)
+
+
+def _told(errand: Errand, found: Mapping[str, object], ended: str, folder: Path) -> str:
+    lacking = next(name for name in NEEDED if name not in found)
+    doing = {
+        "reserved": "starting",
+        "loaded": "loading the network",
+        "pixels": "reading images",
+        "pixels_held": "reading images",
+        "forward": "the first forward pass",
+        "shards": "writing a block",
+    }[lacking]
+    lines = (folder / SAID).read_text("utf-8", "replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return (
+        f"network {errand.name!r} cannot be measured: the process that did it {ended} "
+        f"while {doing}{f' ({last[:200]})' if last else ''}: give workers more memory, "
+        "or plan without measuring"
+    )

@@ -1,0 +1,1 @@
+"""The plans of runs: asked for, made, followed and learned from."""

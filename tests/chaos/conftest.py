@@ -273,7 +273,8 @@ class Stage:
     def finish(self, *, runs=6):
         """Run the call again until it succeeds; quarantined blocks are a reason to."""
         for _ in range(runs):
-            if self.wait(self.ended) and self.client.returncode == 0:
+            self.wait(self.ended, within=2 * PATIENCE)
+            if self.client.returncode == 0:
                 return
             self.again_after_quarantine()
         raise AssertionError(f"not complete after {runs} runs\n{self.tail()}")

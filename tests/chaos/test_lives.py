@@ -13,13 +13,18 @@ POISONED = 500
 
 
 def test_workers_that_live_shorter_than_the_run(stage, reference, contents):
-    """Each worker leaves after three seconds and is started anew."""
-    stage.start(sleep=0.05, options={"lifetime": "3 seconds", "lifetime_restart": True})
+    """Each worker leaves after four to six seconds and is started anew.
+
+    Not both at once: Dask closes the nanny of a worker whose heartbeat comes between its
+    leaving and its end, and nobody starts another. A lost one must leave one at work.
+    """
+    lives = {"lifetime": "5 seconds", "lifetime_stagger": "1 second"}
+    stage.start(sleep=0.04, options=lives | {"lifetime_restart": True})
     stage.finish()
 
     worked = {pid for pid, row in stage.notes() if row >= 0}
     stage.lost = len(worked)  # each may have left one block unfinished
-    assert len(worked) >= 6  # two at the start, and four restarts or more
+    assert len(worked) >= 4  # two at the start, and both started anew
     assert len(stage.clients) == 1
     stage.check(reference, contents)
 

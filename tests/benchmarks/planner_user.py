@@ -26,12 +26,12 @@ import dask.array as da
 import numpy as np
 import psutil
 import torch
-from distributed import Client, KilledWorker, LocalCluster, SchedulerPlugin
+from distributed import Client, LocalCluster, SchedulerPlugin
 from PIL import Image
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import embedkit as ek
-from embedkit.errors import EmbedkitError, PlanError
+from embedkit.errors import PlanError
 
 CROP, RESIZE = 224, 256
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
@@ -117,7 +117,7 @@ def main():
             found = {"ended": "finished"} | run(asked)
         except PlanError as error:
             found = {"ended": "refused", "why": str(error)}
-        except (EmbedkitError, KilledWorker, MemoryError, RuntimeError) as error:
+        except Exception as error:  # whatever it was, this run is lost
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             found = {"ended": "crashed", "why": why}
         whole = time.perf_counter() - began
@@ -218,7 +218,7 @@ def by_hand(asked):
     shapes = network.taps(
         asked["layers"], pool=dict.fromkeys(asked["layers"], "none")
     ).shapes
-    given = dask.delayed(module)
+    given = dask.delayed(Carried(module))
     shape, dtype = (len(photos), 3, CROP, CROP), asked["dtype"]
     (chunks, *_) = da.core.normalize_chunks(("auto", -1, -1, -1), shape, dtype=dtype)
     starts = np.cumsum((0, *chunks))
@@ -265,12 +265,20 @@ def _prepared(image, dtype):
     return pixels if dtype == np.uint8 else (pixels / np.float32(255) - MEAN) / STD
 
 
-def _forward(module, images):
+class Carried:
+    """A network as a value that is pickled: Dask's own way with modules, which takes them
+    apart, cannot put one together again that was spilled to disk (2026.8.0)."""
+
+    def __init__(self, module):
+        self.module = module
+
+
+def _forward(carried, images):
     """Return every layer of a chunk of images."""
     if images.dtype == np.uint8:
         images = (images / np.float32(255) - MEAN) / STD
     with torch.inference_mode():
-        found: Mapping[str, torch.Tensor] = module(torch.from_numpy(images))
+        found: Mapping[str, torch.Tensor] = carried.module(torch.from_numpy(images))
     return {layer: each.numpy() for layer, each in found.items()}
 
 

@@ -2,12 +2,15 @@
 
 import json
 import math
+import os
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
+from distributed.comm.core import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
 from embedkit.errors import PlanError
@@ -145,6 +148,54 @@ def test_a_worker_that_dies_is_told(ask, started, monkeypatch):
 
     with pytest.raises(PlanError, match="worker tcp://a died while it was measured"):
         machines.on_worker("tcp://a", abs, -1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CommClosedError("Stream is closed"),
+        TimeoutError("No valid workers found"),
+        KeyError("tcp://a"),
+    ],
+)
+def test_a_worker_that_takes_nothing_is_told(monkeypatch, error):
+    """Dask's scheduler says that a connection closed, or that no worker is running."""
+
+    class Full:
+        def scatter(self, given, **options):
+            raise error
+
+    monkeypatch.setattr(machines, "active_client", Full)
+
+    with pytest.raises(
+        PlanError, match=r"worker tcp://a died .* or its memory is full"
+    ):
+        machines.on_worker("tcp://a", abs, -1)
+
+
+def test_a_large_network_does_not_pass_through_workers_that_see_its_file(
+    ask, tmp_path, monkeypatch
+):
+    """A worker that does not see it is sent what is in it; both measure the same file."""
+    asked, here = ask(), machines.machine_here()
+    specs = measuring.specs_of(asked, prefix="", backend="torch")
+
+    def brought(place):
+        place.mkdir()
+        errand = measuring._errand(
+            asked, specs, here, str(place), place="", seconds=1.0
+        )
+        probing._bring(errand, place / "brought")
+        return errand.network, Path(errand.file), (place / "brought").read_bytes()
+
+    sent, file, by_path = brought(tmp_path / "seen")
+    assert sent == b""
+    assert file.parent == tmp_path / "seen"
+    monkeypatch.setattr(os.path, "isfile", lambda path: False)
+    sent, _, by_value = brought(tmp_path / "not seen")
+
+    assert sent == by_value == by_path == file.read_bytes()
+    assert len(sent) > 0
 
 
 def test_a_kind_of_worker_is_told_by_what_speed_depends_on():

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from typing import Any, TypeVar
 
 import psutil
 from dask.system import CPU_COUNT
-from distributed import KilledWorker
+from distributed import Client, KilledWorker, wait
 from distributed.system import MEMORY_LIMIT
 
 from embedkit.errors import PlanError
 from embedkit.networks.machine import gpu, inner_threads, processor, version_of
 from embedkit.networks.tracing import one_line
-from embedkit.tasks import result_of
+from embedkit.tasks import place_given_up, result_of
 from embedkit.workers import active_client, active_workers
 
 Result = TypeVar("Result")
 
 _PACKAGES = ("embedkit", "torch", "torchvision", "openvino", "zarr", "numpy", "pillow")
 """Another version of one of them may need more memory or time."""
+
+_BLOCKS = "embedkit.extraction.block.task"
+"""What workers import before their first block."""
+
+_WAKING = 10.0
+"""Seconds that workers are waited for while they import it (chosen)."""
 
 _MOST_KINDS = 4
 """Kinds of worker that are measured; a cluster of more is told by the first (chosen)."""
@@ -109,8 +117,10 @@ def machines() -> tuple[Machine, ...]:
     if client is None:
         return (machine_here(),)
     result_of(client.submit(int, pure=False))  # a cluster may have no worker yet
+    workers = active_workers() or {}
+    _wake(client, workers)
     asked: dict[tuple[object, ...], tuple[str, int, int]] = {}
-    for address, told in (active_workers() or {}).items():
+    for address, told in workers.items():
         resources = tuple(sorted(told.get("resources", {}).items()))
         alike = (told["host"], told["nthreads"], told["memory_limit"], resources)
         asked.setdefault(alike, (address, told["nthreads"], told["memory_limit"]))
@@ -120,6 +130,20 @@ def machines() -> tuple[Machine, ...]:
             found = on_worker(address, machine_here, threads, limit)
             kinds.setdefault(repr(found.kind), replace(found, address=address))
     return tuple(kinds.values())
+
+
+def _wake(client: Client, addresses: Iterable[str]) -> None:
+    """Let all workers import what blocks need, which is not a part of a measured run.
+
+    It takes two seconds for the first time. A worker that is busy with something else is
+    not waited for.
+    """
+    woken = [
+        client.submit(import_module, _BLOCKS, workers=[each], pure=False)
+        for each in addresses
+    ]
+    with suppress(TimeoutError), place_given_up():
+        wait(woken, timeout=_WAKING)
 
 
 def on_worker(
@@ -139,19 +163,34 @@ def on_worker(
     Raises
     ------
     PlanError
-        When the worker dies of it.
+        When the worker dies of it, or has no room for what it is given.
     """
     client = active_client()
     if address is None or client is None:
         return function(*given)
-    sent = client.scatter(list(given), workers=[address], hash=False)
+    sent = _sent(client, address, given)
     future = client.submit(function, *sent, workers=[address], pure=False)
     try:
         result: Result = result_of(future)
     except KilledWorker as error:
-        message = (
-            f"worker {address} died while it was measured ({one_line(error)}): look into "
-            "its log, or give workers more memory"
-        )
-        raise PlanError(message) from error
+        raise _lost(address, error) from error
     return result
+
+
+def _sent(client: Client, address: str, given: Sequence[Any]) -> list[Any]:
+    """Put values into the memory of a worker, and return what stands for them."""
+    if not given:
+        return []
+    try:
+        sent: list[Any] = client.scatter(list(given), workers=[address], hash=False)
+    except (OSError, KeyError) as error:  # it went meanwhile, or takes nothing more
+        raise _lost(address, error) from error
+    return sent
+
+
+def _lost(address: str, error: Exception) -> PlanError:
+    why = one_line(error) or type(error).__name__
+    return PlanError(
+        f"worker {address} died while it was measured, or its memory is full ({why}): "
+        "look into its log, or give workers more memory"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -189,6 +190,8 @@ def _errand(
 ) -> Errand:
     """Return what the process is to do, with all that it needs for that."""
     network = asked.network.spool(files_at(folder))
+    file = Path(folder) / network.name
+    seen = on_worker(machine.address, os.path.isfile, str(file))
     source, uris = sample_of(asked.images, decode=asked.decode)
     most = min(
         machine.cores, machine.inside
@@ -208,8 +211,8 @@ def _errand(
     )
     return Errand(
         job=job.pickled(),
-        file=network.name,
-        network=(Path(folder) / network.name).read_bytes(),
+        file=str(file),
+        network=b"" if seen else file.read_bytes(),
         name=asked.network.name,
         seconds=seconds,
     )

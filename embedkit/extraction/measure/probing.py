@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -29,16 +30,17 @@ NEEDED = ("reserved", "loaded", "pixels", "pixels_held", "forward", "shards")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errand:
-    """A job, and the network's file with it: nothing else has to be in reach.
+    """A job, and the network's file: nothing else has to be in reach.
 
     Parameters
     ----------
     job : bytes
         From `ProbeJob.pickled`.
     file : str
-        What the network's file is called.
+        The path of the network's file.
     network : bytes
-        What is in it.
+        What is in it, for machines that do not see it. Elsewhere it is empty: a large
+        network would fill the memory of a small worker, which only passes it on.
     name : str
         What the network is called, for messages.
     seconds : float
@@ -74,7 +76,7 @@ def run_errand(errand: Errand) -> dict[str, list[Any]]:
     """
     with TemporaryDirectory(prefix="embedkit-measured-") as temporary:
         folder = Path(temporary)
-        (folder / errand.file).write_bytes(errand.network)
+        _bring(errand, folder / Path(errand.file).name)
         (folder / JOB).write_bytes(errand.job)
         ended = _run(folder, seconds=_PATIENCE + errand.seconds)
         found = Findings(folder).read()
@@ -83,6 +85,14 @@ def run_errand(errand: Errand) -> dict[str, list[Any]]:
         if any(name not in found for name in NEEDED):
             raise PlanError(_told(errand, found, ended, folder))
     return found
+
+
+def _bring(errand: Errand, to: Path) -> None:
+    """Put the network's file where the process looks for it."""
+    if errand.network:
+        to.write_bytes(errand.network)
+    else:
+        shutil.copyfile(errand.file, to)
 
 
 def _run(folder: Path, *, seconds: float) -> str:

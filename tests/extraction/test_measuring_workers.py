@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from distributed import Client, KilledWorker, LocalCluster
 from distributed.comm.core import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
+import embedkit as ek
 from embedkit.errors import PlanError
 from embedkit.extraction.measure import machines, measuring, probing
 from embedkit.extraction.measure.measuring import measure
@@ -98,6 +100,22 @@ def test_workers_of_a_kind_are_measured_once(ask, started):
     assert found.networks[0].name == "Tiny"
     measure([ask()])
     assert len(started) == 2, "this process is another kind of worker"
+
+
+def _has_blocks():
+    return machines._BLOCKS in sys.modules
+
+
+def test_all_workers_import_before_one_of_them_is_measured():
+    """A run does not begin with it then."""
+    with ek.connect(n_workers=2, dashboard_port=0) as client:
+        before = client.run(_has_blocks)
+        found = machines.machines()
+        after = client.run(_has_blocks)
+
+    assert len(found) == 1
+    assert list(before.values()) == [False, False]
+    assert list(after.values()) == [True, True]
 
 
 def test_of_unlike_workers_each_is_measured(ask, started, monkeypatch):

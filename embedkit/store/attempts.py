@@ -76,19 +76,27 @@ def deaths_in(files: Files, one: Pass, block: int) -> list[str]:
 def deaths_of_memory(files: Files, one: Pass, block: int) -> int:
     """Return how many processes may have died in a block because memory ran short.
 
-    All but those that had needed little of theirs for such blocks before: these were
-    sent away, or fell with their machine.
+    Not those that had needed little of theirs for such blocks before: these were sent
+    away, or fell with their machine. Of those that had finished none nobody knows; the
+    first of them does not count, so that after a single one the block is computed as
+    before, to the same bytes.
     """
-    marks = [name for name in _marks(files, one) if _block(name) == block]
-    return sum(_may_lack_memory(files, f"{_folder(one)}/{name}") for name in marks)
+    folder = _folder(one)
+    found = [
+        _lacked_memory(files, f"{folder}/{name}")
+        for name in _marks(files, one)
+        if _block(name) == block
+    ]
+    return found.count(True) + max(0, found.count(None) - 1)
 
 
-def _may_lack_memory(files: Files, name: str) -> bool:
+def _lacked_memory(files: Files, name: str) -> bool | None:
+    """Return whether a process may have; None where its mark does not say."""
     try:
         memory = json.loads(files.read(name)).get("memory")
     except (OSError, ValueError, AttributeError):
-        return True
-    return not (isinstance(memory, int | float) and memory <= ROOM)
+        return None
+    return memory > ROOM if isinstance(memory, int | float) else None
 
 
 def forget(files: Files, one: Pass) -> None:

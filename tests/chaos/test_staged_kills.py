@@ -1,6 +1,8 @@
 """Layers from map to map: workers and clients killed on the way, the same bytes at the end."""
 
 import json
+import os
+from pathlib import Path
 
 import embedkit as ek
 
@@ -9,8 +11,15 @@ LAYERS = ["relu", "relu_1", "last"]
 
 def commits(stage, place):
     """The commit records that lie in one part of a store: of maps, or of layers."""
-    maps = stage.store / "_embedkit" / "maps"
-    records = stage.store.glob("_embedkit/**/commits/*/*/*.json")
+    private = stage.store / "_embedkit"
+    maps = private / "maps"
+    # Unlike a glob, it passes over folders that workers delete meanwhile.
+    records = [
+        Path(folder) / name
+        for folder, _, names in os.walk(private)
+        for name in names
+        if Path(folder).parts[-3] == "commits" and name.endswith(".json")
+    ]
     return [each for each in records if (maps in each.parents) == (place == "maps")]
 
 

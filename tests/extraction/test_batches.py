@@ -139,7 +139,7 @@ def test_a_block_in_which_workers_died_is_begun_with_smaller_batches(
 
     def of(self, *passes):
         for _ in range(deaths):
-            begin(self._store.files, passes[0], 0)
+            begin(self._store.files, passes[0], 0, memory=0.9)
         return true_begin(self, *passes)
 
     monkeypatch.setattr(ek.extraction.run.Jobs, "of", of)

@@ -135,8 +135,8 @@ def machines() -> tuple[Machine, ...]:
 def _wake(client: Client, addresses: Iterable[str]) -> None:
     """Let all workers import what blocks need, which is not a part of a measured run.
 
-    It takes two seconds for the first time. A worker that is busy with something else is
-    not waited for.
+    It takes two seconds for the first time. One that is busy with something else is
+    waited for a while only.
     """
     woken = [
         client.submit(import_module, _BLOCKS, workers=[each], pure=False)
@@ -179,8 +179,6 @@ def on_worker(
 
 def _sent(client: Client, address: str, given: Sequence[Any]) -> list[Any]:
     """Put values into the memory of a worker, and return what stands for them."""
-    if not given:
-        return []
     try:
         sent: list[Any] = client.scatter(list(given), workers=[address], hash=False)
     except (OSError, KeyError) as error:  # it went meanwhile, or takes nothing more

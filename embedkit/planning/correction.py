@@ -92,7 +92,7 @@ def correction_of(ratios: Sequence[Ratio]) -> tuple[float, float]:
     memory = max(memories, default=1.0)
     if memory < 1.0 and not _agree(memories[-AGREEING:]):
         memory = 1.0
-    return _clamped(memory), _clamped(median(times) if times else 1.0)
+    return clamped(memory), clamped(median(times) if times else 1.0)
 
 
 def factors_of(known: Iterable[Sequence[Ratio]]) -> Factors:
@@ -126,5 +126,6 @@ def _agree(ratios: Sequence[float]) -> bool:
     return len(ratios) >= AGREEING and max(ratios) <= (1 + _SPREAD) * min(ratios)
 
 
-def _clamped(factor: float) -> float:
+def clamped(factor: float) -> float:
+    """Return a factor, or the nearest one that a measurement may be off by."""
     return min(max(factor, _LEAST), _MOST)

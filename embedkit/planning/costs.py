@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from embedkit.planning.measurement import Measurement
+from embedkit.planning.grid import power_of_two_below
+from embedkit.planning.measurement import GAIN, Measurement
 from embedkit.planning.stages import bottleneck
 
 CORES = "cores"
@@ -219,3 +220,19 @@ def _waits_for(walls: _Walls, stages: Mapping[str, float]) -> str:
     return (
         CORES if walls.cores >= walls.longest > walls.pipeline else bottleneck(stages)
     )
+
+
+def batches(measured: Measurement) -> tuple[int, ...]:
+    """Return the batch sizes that are worth their memory.
+
+    Returns
+    -------
+    tuple of int
+        Powers of two, up to the smallest one that is within 5 % of the fastest measured.
+        Memory has no say in it, so that more of it never makes a plan slower.
+    """
+    most = max(each.batch for net in measured.networks for each in net.forward)
+    sizes = [2**power for power in range(power_of_two_below(most).bit_length())]
+    best = min(measured.forward_seconds(size) for size in sizes)
+    enough = next(s for s in sizes if measured.forward_seconds(s) <= GAIN * best)
+    return tuple(size for size in sizes if size <= enough)

@@ -47,7 +47,8 @@ def together(measured: Sequence[Measurement]) -> Measurement:
         keys=_keys(measured),
         trials=tuple(trial for each in measured for trial in each.trials),
         keep_seconds=max(each.keep_seconds for each in measured),
-        hurried=max(each.hurried for each in measured),
+        pace=max(each.pace for each in measured),
+        rehearsed=min(each.rehearsed for each in measured),
     )
 
 
@@ -81,19 +82,20 @@ def most_demanding(measured: Sequence[Measurement]) -> Measurement:
         keys=_keys(measured),
         trials=_trials(measured),
         keep_seconds=max(each.keep_seconds for each in measured),
-        hurried=max(each.hurried for each in measured),
+        pace=max(each.pace for each in measured),
+        rehearsed=min(each.rehearsed for each in measured),
     )
 
 
 def corrected(measured: Measurement, factors: Factors) -> Measurement:
-    """Return what a run is expected to take, by what earlier runs took.
+    """Return what a run is expected to take, by rehearsed blocks and by earlier runs.
 
     Parameters
     ----------
     measured : Measurement
         As it was measured, not corrected yet.
     factors : Factors
-        By which.
+        By which earlier runs correct what it says with its own `pace`.
 
     Returns
     -------
@@ -101,17 +103,19 @@ def corrected(measured: Measurement, factors: Factors) -> Measurement:
         All its seconds are multiplied. Bytes stay, as many of them are exact sizes; what
         `embedkit.planning.memory.MemoryModel` projects from them is multiplied.
     """
+    times = measured.pace * factors.time
     return replace(
         measured,
-        decode_seconds=measured.decode_seconds * factors.time,
-        write_rate=measured.write_rate / factors.time,
-        read_rate=measured.read_rate / factors.time,
-        networks=tuple(_slower(each, factors.time) for each in measured.networks),
-        block_seconds=measured.block_seconds * factors.time,
-        held_seconds=measured.held_seconds * factors.time,
+        decode_seconds=measured.decode_seconds * times,
+        write_rate=measured.write_rate / times,
+        read_rate=measured.read_rate / times,
+        networks=tuple(_slower(each, times) for each in measured.networks),
+        block_seconds=measured.block_seconds * times,
+        held_seconds=measured.held_seconds * times,
         factors=factors,
-        trials=tuple(_slower_trial(each, factors.time) for each in measured.trials),
-        keep_seconds=measured.keep_seconds * factors.time,
+        trials=tuple(_slower_trial(each, times) for each in measured.trials),
+        keep_seconds=measured.keep_seconds * times,
+        pace=1.0,
     )
 
 

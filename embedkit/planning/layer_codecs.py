@@ -14,7 +14,8 @@ from embedkit.planning.codecs import (
     WriteRate,
     choose_codec,
 )
-from embedkit.planning.measurement import Measurement, batches
+from embedkit.planning.costs import batches
+from embedkit.planning.measurement import Measurement
 from embedkit.planning.question import Question
 from embedkit.planning.written import LayerWritten
 

@@ -12,7 +12,6 @@ from embedkit.planning.codecs import LayerTrial, WriteRate
 from embedkit.planning.correction import UNCORRECTED, Factors
 from embedkit.planning.document import read_document
 from embedkit.planning.fit import Line, between, fit_line
-from embedkit.planning.grid import power_of_two_below
 
 FLOAT32 = 4
 FORMAT = 1
@@ -179,8 +178,11 @@ class Measurement:
         What codecs make of layers; `write_rate` is that of the usual codec.
     keep_seconds : float
         To put a byte of rows, float32, into new memory of a block.
-    hurried : float
-        Seconds that were too few to measure larger batches, or 0.
+    pace : float
+        How many times as long blocks take that are computed at once by all workers of a
+        machine as their parts, each measured alone, add up to.
+    rehearsed : int
+        By how many workers at once that was measured; 0 where it was not.
     """
 
     reserved: int
@@ -196,7 +198,8 @@ class Measurement:
     factors: Factors = UNCORRECTED
     trials: tuple[LayerTrial, ...] = ()
     keep_seconds: float = 0.0
-    hurried: float = 0.0
+    pace: float = 1.0
+    rehearsed: int = 0
 
     @property
     def layers(self) -> tuple[LayerSize, ...]:
@@ -280,19 +283,3 @@ def _network(found: Mapping[str, Any]) -> NetworkMeasurement:
         LayerSize(**{**each, "shape": tuple(each["shape"])}) for each in found["layers"]
     )
     return NetworkMeasurement(**{**found, **passes, "layers": layers})
-
-
-def batches(measured: Measurement) -> tuple[int, ...]:
-    """Return the batch sizes that are worth their memory.
-
-    Returns
-    -------
-    tuple of int
-        Powers of two, up to the smallest one that is within 5 % of the fastest measured.
-        Memory has no say in it, so that more of it never makes a plan slower.
-    """
-    most = max(each.batch for net in measured.networks for each in net.forward)
-    sizes = [2**power for power in range(power_of_two_below(most).bit_length())]
-    best = min(measured.forward_seconds(size) for size in sizes)
-    enough = next(s for s in sizes if measured.forward_seconds(s) <= GAIN * best)
-    return tuple(size for size in sizes if size <= enough)

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from embedkit.planning.costs import Cost, Layout, Work
+from embedkit.planning.costs import Cost, Layout, Work, batches
 from embedkit.planning.device import device_needed
 from embedkit.planning.grid import choose_block
-from embedkit.planning.measurement import batches
 from embedkit.planning.memory import MOST, TARGET
 from embedkit.planning.question import Question
 from embedkit.planning.turns import (

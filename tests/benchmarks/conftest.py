@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -68,10 +69,10 @@ def race(tmp_path):
     """
 
     def run(arms):
-        results = {}
+        results, own = {}, Path(tempfile.mkdtemp(prefix="race-", dir=tmp_path))
         for turn in range(3 if FULL else 1):
             for each in arms:
-                place = tmp_path / f"{each.name.replace(' ', '-')}-{turn}"
+                place = own / f"{each.name.replace(' ', '-')}-{turn}"
                 place.mkdir()
                 began = time.perf_counter()
                 found = each.work(place)

@@ -112,7 +112,7 @@ def _warm(arms, tmp_path):
     """Imports, and the network in every process."""
     for each in arms:
         place = tmp_path / f"warm {each.name}"
-        place.mkdir()
+        place.mkdir(parents=True)
         each.work(place)
 
 
@@ -148,7 +148,7 @@ def test_scaling(full, shown, many_jpegs, arm, race, threads, cores, tmp_path, c
         photos = sorted(many_jpegs(2 * count).iterdir())
         with Layouts(network, photos, threads=threads, batch=16) as layouts:
             arms = _arms(arm, layouts, cores)
-            _warm(arms, tmp_path)
+            _warm(arms, tmp_path / name)
             results = race(arms)
         _same(results)
         one, many, weak, _, torch = arms

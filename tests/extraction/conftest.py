@@ -1,5 +1,7 @@
 """A tiny network with in-place ops, and pictures to give it."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.measure import probe, probing
+from embedkit.extraction.measure import probing
 from embedkit.images.open import open_images
 from embedkit.networks.load import load_network
 
@@ -85,9 +87,9 @@ def started(monkeypatch):
     """Measure in this process, and note the folder of each process that would start."""
     folders = []
 
-    def run(folder, *, seconds):
+    def run(module, folder, *, seconds):
         folders.append(folder)
-        status = probe.main(folder)
+        status = import_module(module).main(folder)
         return f"ended with status {status}" if status else ""
 
     threads = torch.get_num_threads()

@@ -171,13 +171,17 @@ def test_a_worker_process_measures_in_another(images, network, tmp_path, cache):
 
 def test_a_process_that_takes_too_long_is_ended(tmp_path):
     """It had not even begun."""
-    assert "had not ended after 0 s" in probing._run(tmp_path, seconds=0.01)
+    assert "had not ended after 0 s" in probing._run(
+        probing._PROBE, tmp_path, seconds=0.01
+    )
 
 
 @pytest.mark.slow
 def test_a_process_without_a_job_says_how_it_ended(tmp_path):
     """What it printed is kept for the message."""
-    assert probing._run(tmp_path, seconds=100.0) == "ended with status 1"
+    assert (
+        probing._run(probing._PROBE, tmp_path, seconds=100.0) == "ended with status 1"
+    )
 
     assert "FileNotFoundError" in (tmp_path / probing.SAID).read_text()
 

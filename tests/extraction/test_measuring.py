@@ -1,7 +1,6 @@
 """What a run needs: measured, kept, and put together."""
 
 import json
-from dataclasses import replace
 
 import dask
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from torch import nn
 
 from embedkit.errors import InputError, StoreError
-from embedkit.extraction.measure import measuring, probe
+from embedkit.extraction.measure import probe
 from embedkit.extraction.measure.measuring import keys_of, measure
 from embedkit.files.files import files_at
 from embedkit.images.open import open_images
@@ -67,19 +66,6 @@ def test_what_is_known_starts_no_process(ask, started):
     assert len(started) == 1
     measure([ask()], refresh=True)
     assert len(started) == 2
-
-
-@pytest.mark.parametrize(("had", "times"), [(0.0, 1), (2.0, 2), (4.0, 1)])
-def test_what_was_measured_in_a_hurry_is_measured_again(
-    ask, started, monkeypatch, had, times
-):
-    """Where there is twice the time that it had; short runs leave it at that."""
-    known = measure([ask()])
-    monkeypatch.setattr(measuring, "find", lambda key: replace(known, hurried=had))
-
-    measure([ask()])
-
-    assert len(started) == times
 
 
 def test_a_measurement_says_under_which_keys_it_is_kept(ask, started, cache):

@@ -16,7 +16,7 @@ from distributed.system import MEMORY_LIMIT
 
 import embedkit as ek
 from embedkit.errors import PlanError
-from embedkit.extraction.measure import machines, measuring, probing
+from embedkit.extraction.measure import errands, machines, measuring, probing
 from embedkit.extraction.measure.measuring import measure
 from embedkit.extraction.measure.probe_job import FOUND, SAID
 
@@ -44,8 +44,8 @@ def test_a_process_that_dies_early_is_told(ask, monkeypatch, started, name, doin
     """What it was doing, how it ended, and what to do."""
     true = probing._run
 
-    def dies(folder, *, seconds):
-        true(folder, seconds=seconds)
+    def dies(module, folder, *, seconds):
+        true(module, folder, seconds=seconds)
         _cut(folder, name)
         (folder / SAID).write_text("first\nlast words\n\n")
         return "was ended by signal 9, as when memory runs out"
@@ -66,8 +66,8 @@ def test_a_process_that_dies_of_a_large_batch_has_told_enough(
     """The batches before it count."""
     true = probing._run
 
-    def dies(folder, *, seconds):
-        true(folder, seconds=seconds)
+    def dies(module, folder, *, seconds):
+        true(module, folder, seconds=seconds)
         _cut(folder, "forward_held")
         return "was ended by signal 9, as when memory runs out"
 
@@ -144,7 +144,9 @@ def test_no_more_threads_are_measured_than_a_pass_will_have(
     kind = replace(machines.machine_here(), cores=8, inside=inside)
     asked = ask()
     specs = measuring.specs_of(asked, prefix="", backend="torch")
-    errand = measuring._errand(asked, specs, kind, str(tmp_path), place="", seconds=1.0)
+    errand = errands.probe_errand(
+        asked, specs, kind, str(tmp_path), place="", seconds=1.0
+    )
 
     assert pickle.loads(errand.job).threads == tried
 
@@ -200,7 +202,7 @@ def test_a_large_network_does_not_pass_through_workers_that_see_its_file(
 
     def brought(place):
         place.mkdir()
-        errand = measuring._errand(
+        errand = errands.probe_errand(
             asked, specs, here, str(place), place="", seconds=1.0
         )
         probing._bring(errand, place / "brought")
@@ -220,7 +222,7 @@ def test_a_kind_of_worker_is_told_by_what_speed_depends_on():
     """All of it can be written as JSON, and where it is does not count."""
     here = machines.machine_here(2, 10**9)
 
-    assert replace(here, address="tcp://a").kind == here.kind
+    assert replace(here, beside=("tcp://a", "tcp://b")).kind == here.kind
     assert json.loads(json.dumps(here.kind))["threads"] == 2
     assert dict(here.versions).keys() >= {"python", "torch", "zarr", "numpy"}
     assert math.isclose(here.limit, 10**9)

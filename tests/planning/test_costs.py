@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from embedkit.planning.costs import CORES, PYTHON, Layout, Work, cost
-from embedkit.planning.measurement import batches
+from embedkit.planning.costs import CORES, PYTHON, Layout, Work, batches, cost
 
 
 def test_larger_batches_have_to_be_worth_it(measured):

@@ -7,7 +7,8 @@ import pytest
 
 from embedkit.errors import InputError
 from embedkit.planning.correction import Factors
-from embedkit.planning.joined import most_demanding, together
+from embedkit.planning.costs import Layout, cost
+from embedkit.planning.joined import corrected, most_demanding, together
 from embedkit.planning.measurement import Forward, Measurement
 
 
@@ -60,7 +61,6 @@ def test_networks_of_one_run_decode_once_and_write_one_after_the_other(measured)
         reserved=1,
         speedup=((1, 1.0),),
         keep_seconds=2e-9,
-        hurried=6.0,
     )
 
     both = together([measured, other])
@@ -73,7 +73,6 @@ def test_networks_of_one_run_decode_once_and_write_one_after_the_other(measured)
     assert both.row_bytes / both.write_rate == pytest.approx(sum(alone))
     assert both.speedup == ((1, 1.0), (2, 1.0), (4, 1.0))
     assert both.keep_seconds == 2e-9
-    assert both.hurried == 6.0
 
 
 def test_of_unlike_machines_the_most_demanding_numbers_count(measured):
@@ -114,3 +113,26 @@ def test_of_unlike_machines_the_most_demanding_numbers_count(measured):
 def test_one_alone_is_what_it_is(measured, join):
     """Nothing is rounded or copied."""
     assert join([measured]) is measured
+
+
+def test_a_pace_makes_all_seconds_longer_and_no_bytes_more(measured):
+    """Together with what earlier runs say."""
+    layout = Layout(workers=2, threads=1, batch=4, block=64, decode_threads=2)
+
+    def seconds(found):
+        return cost(found, layout, n_images=1000, cores=2).seconds
+
+    found = corrected(replace(measured, pace=1.2), Factors(time=1.5))
+
+    assert seconds(found) == pytest.approx(1.8 * seconds(measured))
+    assert found.row_bytes == measured.row_bytes
+    assert found.pace == 1.0, "it is part of the seconds now"
+
+
+def test_unlike_workers_are_as_slow_as_the_slowest(measured):
+    """And rehearsed as often as the one that was rehearsed least."""
+    slow = replace(measured, pace=1.4, rehearsed=2)
+
+    found = most_demanding([measured, slow])
+
+    assert (found.pace, found.rehearsed) == (1.4, 0)

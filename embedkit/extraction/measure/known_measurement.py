@@ -18,7 +18,7 @@ from embedkit.networks.converted import cache_folder
 from embedkit.planning.measurement import Measurement
 from embedkit.store.schema import LayerSpec
 
-_METHOD = 3
+_METHOD = 4
 """To be raised when the same run would be measured otherwise."""
 
 
@@ -61,9 +61,19 @@ def find(key: str) -> Measurement | None:
 
 
 def keep(key: str, measured: Measurement) -> None:
-    """Keep a measurement; where the folder cannot be written it is measured again."""
+    """Keep a measurement; where the folder cannot be written it is measured again.
+
+    By how much plans of another one were off, see `learned_name`, says nothing of it.
+    """
+    files = files_at(cache_folder())
     with suppress(OSError):
-        files_at(cache_folder()).write(_name(key), measured.to_json().encode())
+        files.write(_name(key), measured.to_json().encode())
+        files.delete(learned_name(key))
+
+
+def learned_name(key: str) -> str:
+    """Return where, in the cache folder, runs leave what they say of a measurement."""
+    return f"learned/{key}.json"
 
 
 def _name(key: str) -> str:

@@ -58,8 +58,9 @@ class Machine:
         What the GPU is called; empty where there is none.
     versions : tuple of (str, str)
         Packages and Python.
-    address : str, optional
-        Of a worker of this kind; None for this process.
+    beside : tuple of (str or None)
+        Addresses of all workers of this kind that are on one machine with it, its own
+        the first; None stands for this process.
     """
 
     processor: str
@@ -70,7 +71,12 @@ class Machine:
     threads: int
     gpu: str
     versions: tuple[tuple[str, str], ...]
-    address: str | None = None
+    beside: tuple[str | None, ...] = (None,)
+
+    @property
+    def address(self) -> str | None:
+        """Of a worker of this kind; None for this process."""
+        return self.beside[0]
 
     @property
     def kind(self) -> dict[str, Any]:
@@ -79,7 +85,7 @@ class Machine:
         Bytes are rounded: nodes of one type differ by what their firmware keeps.
         """
         found = asdict(self)
-        del found["address"]
+        del found["beside"]
         rounded = {"memory": self.memory // 2**30, "limit": self.limit // 2**26}
         return {**found, **rounded}
 
@@ -119,16 +125,16 @@ def machines() -> tuple[Machine, ...]:
     result_of(client.submit(int, pure=False))  # a cluster may have no worker yet
     workers = active_workers() or {}
     _wake(client, workers)
-    asked: dict[tuple[object, ...], tuple[str, int, int]] = {}
+    alike: dict[tuple[Any, ...], list[str]] = {}
     for address, told in workers.items():
         resources = tuple(sorted(told.get("resources", {}).items()))
-        alike = (told["host"], told["nthreads"], told["memory_limit"], resources)
-        asked.setdefault(alike, (address, told["nthreads"], told["memory_limit"]))
+        worker = (told["nthreads"], told["memory_limit"], told["host"], resources)
+        alike.setdefault(worker, []).append(address)
     kinds: dict[str, Machine] = {}
-    for address, threads, limit in asked.values():
+    for (threads, limit, *_), several in alike.items():
         if len(kinds) < _MOST_KINDS:
-            found = on_worker(address, machine_here, threads, limit)
-            kinds.setdefault(repr(found.kind), replace(found, address=address))
+            found = on_worker(several[0], machine_here, threads, limit)
+            kinds.setdefault(repr(found.kind), replace(found, beside=tuple(several)))
     return tuple(kinds.values())
 
 
@@ -165,19 +171,43 @@ def on_worker(
     PlanError
         When the worker dies of it, or has no room for what it is given.
     """
+    return on_workers((address,), function, *given)[0]
+
+
+def on_workers(
+    addresses: Sequence[str | None], function: Callable[..., Result], *given: Any
+) -> list[Result]:
+    """Call a function on each of some workers, all at once.
+
+    Parameters
+    ----------
+    addresses : sequence of (str or None)
+        Of the workers; a single None stands for this process.
+    function, given
+        As for `on_worker`.
+
+    Raises
+    ------
+    PlanError
+        When a worker dies of it, or has no room for what it is given.
+    """
     client = active_client()
-    if address is None or client is None:
-        return function(*given)
-    sent = _sent(client, address, given)
-    future = client.submit(function, *sent, workers=[address], pure=False)
-    try:
-        result: Result = result_of(future)
-    except KilledWorker as error:
-        raise _lost(address, error) from error
-    return result
+    if client is None or None in addresses:
+        return [function(*given)]
+    futures = []
+    for address in addresses:
+        sent = _sent(client, address, given)
+        futures.append(client.submit(function, *sent, workers=[address], pure=False))
+    results: list[Result] = []
+    for address, future in zip(addresses, futures, strict=True):
+        try:
+            results.append(result_of(future))
+        except KilledWorker as error:
+            raise _lost(address, error) from error
+    return results
 
 
-def _sent(client: Client, address: str, given: Sequence[Any]) -> list[Any]:
+def _sent(client: Client, address: str | None, given: Sequence[Any]) -> list[Any]:
     """Put values into the memory of a worker, and return what stands for them."""
     try:
         sent: list[Any] = client.scatter(list(given), workers=[address], hash=False)
@@ -186,7 +216,7 @@ def _sent(client: Client, address: str, given: Sequence[Any]) -> list[Any]:
     return sent
 
 
-def _lost(address: str, error: Exception) -> PlanError:
+def _lost(address: str | None, error: Exception) -> PlanError:
     why = one_line(error) or type(error).__name__
     return PlanError(
         f"worker {address} died while it was measured, or its memory is full ({why}): "

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from uuid import uuid4
 
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.backend import backend_for
+from embedkit.extraction.measure.errands import backend_of, place_for, probe_errand
 from embedkit.extraction.measure.known_measurement import find, keep, key_of
 from embedkit.extraction.measure.layer_sizes import prefixes, sizes_of, specs_of
 from embedkit.extraction.measure.machines import Machine, machines, on_worker
-from embedkit.extraction.measure.probe_job import ProbeJob
-from embedkit.extraction.measure.probing import Errand, run_errand
-from embedkit.extraction.measure.rough import rough, seconds_of
-from embedkit.extraction.measure.sampling import sample_of
-from embedkit.files.files import Files, files_at
-from embedkit.networks.backends import Backend
+from embedkit.extraction.measure.probing import run_errand
+from embedkit.extraction.measure.rehearsing import rehearsed
+from embedkit.files.files import Files
 from embedkit.planning.codecs import Codec, LayerTrial, WriteRate
 from embedkit.planning.joined import most_demanding, together
 from embedkit.planning.measurement import (
@@ -31,31 +24,15 @@ from embedkit.planning.measurement import (
     Measurement,
     NetworkMeasurement,
 )
-from embedkit.planning.memory import TARGET
-from embedkit.store.lock import process_name
 from embedkit.store.schema import LayerSpec
-
-__all__ = ["keys_of", "measure", "rough"]
 
 SERVING = 40 * 2**20
 """Bytes that a worker takes besides what it imports, for its connections and threads
 (measured: 37 MB from its start to its first task)."""
 
-_BATCHES = (1, 2, 8, 32, 128)
-"""Images of a pass: two for the line of memory, then far enough apart to make a difference
-before the time is over (chosen)."""
-
-_SECONDS = 30.0
-"""That measuring may take in all, besides what cannot be left out."""
-
-_SHARE = 0.05
-"""Of the time of a run that measuring it may take."""
-
-_LEAST = 6.0
-"""Seconds that each network has at least: starting and loading take as long (chosen)."""
-
-_MORE = 2.0
-"""Times as long as it had: what ended for lack of time is measured again (chosen)."""
+_SECONDS = 6.0
+"""During which each network is tried in larger batches and with more threads (chosen:
+starting, loading and what cannot be left out take as long, and a rehearsal twice that)."""
 
 
 def measure(
@@ -94,29 +71,18 @@ def measure(
 
     Notes
     -----
-    It takes some seconds for each network and kind of worker, whatever the run: a
-    process has to start. Beyond that it ends after 5 % of the estimated time of the run,
-    and after 30 s at most.
+    It takes some fifteen seconds for each network and kind of worker, and as long again
+    for a run that is worth a rehearsal.
     """
-    found = machines()
-    guess = seconds_of(looks, rough(looks))
-    seconds = min(_SECONDS, _SHARE * guess) / (len(looks) * len(found))
     return most_demanding(
         [
             together(
                 [
-                    _measured(
-                        asked,
-                        prefix,
-                        machine,
-                        where=where,
-                        refresh=refresh,
-                        seconds=max(_LEAST, seconds),
-                    )
+                    _measured(asked, prefix, machine, where=where, refresh=refresh)
                     for asked, prefix in zip(looks, prefixes(looks), strict=True)
                 ]
             )
-            for machine in found
+            for machine in machines()
         ]
     )
 
@@ -130,7 +96,7 @@ def keys_of(looks: Sequence[Asked], *, where: Files | None = None) -> tuple[str,
         As for `measure`.
     """
     specs = [
-        specs_of(asked, prefix=prefix, backend=_backend(asked))
+        specs_of(asked, prefix=prefix, backend=backend_of(asked))
         for asked, prefix in zip(looks, prefixes(looks), strict=True)
     ]
     return tuple(
@@ -147,98 +113,23 @@ def _measured(
     *,
     where: Files | None,
     refresh: bool,
-    seconds: float,
 ) -> Measurement:
     """Return what one network needs on one machine, known or measured."""
-    specs = specs_of(asked, prefix=prefix, backend=_backend(asked))
+    specs = specs_of(asked, prefix=prefix, backend=backend_of(asked))
     key = key_of(asked, specs, machine, where)
     known = None if refresh else find(key)
-    if known is not None and not _worth_again(known, seconds):
-        return replace(known, keys=(key,))
-    with _place(where) as place, TemporaryDirectory() as folder:
-        errand = _errand(asked, specs, machine, folder, place=place, seconds=seconds)
-        found = on_worker(machine.address, run_errand, errand)
-    measured = _measurement(asked, specs, found)
-    keep(key, measured)
-    return replace(measured, keys=(key,))
-
-
-def _worth_again(known: Measurement, seconds: float) -> bool:
-    """Return whether so much time might reach the larger batches that are not known."""
-    return 0 < _MORE * known.hurried <= seconds
-
-
-def _backend(asked: Asked) -> Backend:
-    pools = {tap: asked.pools[tap] for tap in asked.layers}
-    return backend_for(
-        asked.network,
-        asked.images,
-        asked.backend,
-        pools=pools,
-        batch_size=asked.batch_size,
-    ).backend
-
-
-def _errand(
-    asked: Asked,
-    specs: Sequence[LayerSpec],
-    machine: Machine,
-    folder: str,
-    *,
-    place: str,
-    seconds: float,
-) -> Errand:
-    """Return what the process is to do, with all that it needs for that."""
-    network = asked.network.spool(files_at(folder))
-    file = Path(folder) / network.name
-    seen = on_worker(machine.address, os.path.isfile, str(file))
-    source, uris = sample_of(asked.images, decode=asked.decode)
-    most = min(
-        machine.cores, machine.inside
-    )  # more than tasks have would be no promise
-    counts = {1, most, *(2**at for at in range(most.bit_length()))}
-    job = ProbeJob(
-        network=network,
-        layers=tuple(specs),
-        backend=_backend(asked),
-        source=source,
-        uris=uris,
-        place=place,
-        batches=_BATCHES,
-        threads=tuple(sorted(each for each in counts if each <= most)),
-        memory=int(TARGET * machine.limit),
-        seconds=seconds,
-    )
-    return Errand(
-        job=job.pickled(),
-        file=str(file),
-        network=b"" if seen else file.read_bytes(),
-        name=asked.network.name,
-        seconds=seconds,
-    )
-
-
-@contextmanager
-def _place(where: Files | None) -> Iterator[str]:
-    """Yield a place for blocks, beside that of the store, and delete it.
-
-    On a file system its name is that of a store's beginning: should this process be
-    killed, the next one that makes the store deletes it.
-    """
-    if where is None or not where.shared:
-        yield ""
-        return
-    own = f"{uuid4().hex}.{process_name()}.partial"
-    if "://" in where.url:
-        place = f"{where.url}.{own}"
-    else:
-        path = Path(where.url)
-        there = next(each for each in path.parents if each.exists())
-        place = str(there / f".{path.name}.{own}")
-    try:
-        yield place
-    finally:
-        files_at(place).delete_tree("")
+    with place_for(where) as place, TemporaryDirectory() as folder:
+        found = known
+        if found is None:
+            errand = probe_errand(
+                asked, specs, machine, folder, place=place, seconds=_SECONDS
+            )
+            told = on_worker(machine.address, run_errand, errand)
+            found = _measurement(asked, specs, told)
+        found = rehearsed(asked, specs, machine, found, folder, place=place)
+    if found != known:
+        keep(key, found)
+    return replace(found, keys=(key,))
 
 
 def _measurement(
@@ -273,7 +164,6 @@ def _measurement(
         speedup=((1, 1.0), *((at, times) for at, times in found.get("speedup", []))),
         trials=tuple(_trial(*each) for each in found.get("codec", [])),
         keep_seconds=shards["keep"],
-        hurried=found.get("hurried", [0.0])[0],
     )
 
 

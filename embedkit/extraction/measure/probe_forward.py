@@ -51,8 +51,7 @@ class Forwards:
         Prepared images, repeated as often as a batch needs.
     findings : Findings
         Is told ``forward`` for every batch size, ``speedup`` for every number of threads
-        and ``forward_held``, seconds of an image; ``hurried``, the seconds of the job,
-        where they were too few for a batch size.
+        and ``forward_held``, seconds of an image.
     until : float
         On the clock of `time.perf_counter`: the end of what can be left out.
     device : DeviceMemory, optional
@@ -115,8 +114,6 @@ class Forwards:
         for wanted in self._job.batches[_ALWAYS:]:
             size = next(filter(self._possible, (wanted, wanted // 2)), 0)
             before, seconds, _ = self._last
-            if size < wanted and self._fits(wanted):
-                self._findings.tell("hurried", self._job.seconds)
             if size <= before:
                 return
             try:

@@ -1,4 +1,4 @@
-"""What the measured process is told, and where it puts what it finds."""
+"""What processes that measure are told, and where they put what they find."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cloudpickle
 
@@ -27,8 +27,8 @@ _UNFIT = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeEr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeJob:
-    """One network to be measured.
+class Tried:
+    """One network, and images to try it with in a process of its own.
 
     Parameters
     ----------
@@ -45,12 +45,6 @@ class ProbeJob:
     place : str
         Where shards may be written, for `files_at`; the one who asks deletes it. Empty
         for the job's own folder.
-    batches : tuple of int
-        Images per forward pass, in ascending order; the first two are always measured.
-    threads : tuple of int
-        How many of them are tried inside one forward pass; the first is 1.
-    memory : int
-        Bytes beyond which no larger batch is tried.
     seconds : float
         After which only what cannot be left out is measured.
     """
@@ -61,9 +55,6 @@ class ProbeJob:
     source: Source
     uris: tuple[str, ...]
     place: str
-    batches: tuple[int, ...]
-    threads: tuple[int, ...]
-    memory: int
     seconds: float
 
     def pickled(self) -> bytes:
@@ -86,14 +77,49 @@ class ProbeJob:
         return data
 
     @classmethod
-    def read(cls, folder: Path) -> ProbeJob:
+    def read(cls, folder: Path) -> Self:
         """Return the job in a folder."""
-        found: ProbeJob = pickle.loads((folder / JOB).read_bytes())
+        found: Self = pickle.loads((folder / JOB).read_bytes())
         return replace(
             found,
             network=replace(found.network, url=files_at(folder).url),
             place=found.place or str(folder / "place"),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeJob(Tried):
+    """What is measured part by part.
+
+    Parameters
+    ----------
+    batches : tuple of int
+        Images per forward pass, in ascending order; the first two are always measured.
+    threads : tuple of int
+        How many of them are tried inside one forward pass; the first is 1.
+    memory : int
+        Bytes beyond which no larger batch is tried.
+    """
+
+    batches: tuple[int, ...]
+    threads: tuple[int, ...]
+    memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RehearsalJob(Tried):
+    """What is measured as a whole: blocks, by the code of a run.
+
+    Parameters
+    ----------
+    batch, block, threads, decode_threads : int
+        As in `embedkit.planning.costs.Layout`.
+    """
+
+    batch: int
+    block: int
+    threads: int
+    decode_threads: int
 
 
 class Findings:

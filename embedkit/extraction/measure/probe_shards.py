@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from embedkit.extraction.block.memory import peak
 from embedkit.extraction.block.ticker import Ticker, held
 from embedkit.extraction.measure.probe_job import Findings, ProbeJob
 from embedkit.extraction.measure.probe_pixels import resident
+from embedkit.extraction.measure.scratch import scratch_store
 from embedkit.extraction.rounding import rounded
 from embedkit.files.files import Files, files_at
 from embedkit.planning.grid import power_of_two_below
@@ -21,10 +21,8 @@ from embedkit.store.arrays import read, read_text
 from embedkit.store.attempts import begin, end
 from embedkit.store.blocks import CONTENT, activation, write_block
 from embedkit.store.commits import Commit, read_commit, write_commit
-from embedkit.store.create import create
 from embedkit.store.ids import digest
-from embedkit.store.schema import LayerSpec, Pass, StoreSchema
-from embedkit.store.table import to_dataset
+from embedkit.store.schema import LayerSpec, StoreSchema
 
 _BYTES = 32 * 2**20
 """Bytes of the measured block (chosen: long enough to time, short enough to wait for)."""
@@ -59,14 +57,9 @@ def measure_shards(
     before = resident()
     row_bytes = sum(spec.row_bytes for spec in job.layers)
     rows = min(power_of_two_below(_BYTES / max(row_bytes, 1)), _MOST_ROWS)
-    one = _pass(job.layers, rows)
-    # One row more than a block: the second block has what a block takes besides its rows.
-    schema = StoreSchema(n_images=rows + 1, passes=(one,))
     files = files_at(f"{job.place}/measured.zarr")
-    ids = [f"{row}" for row in range(rows + 1)]
-    unknown = np.full(len(ids), -1, np.int64)
-    table = pd.DataFrame({"uri": ids}, index=pd.Index(ids, name="image", dtype="str"))
-    create(files, schema, to_dataset(table), sizes=unknown, mtimes=unknown)
+    # One row more than a block: the second block has what a block takes besides its rows.
+    schema = scratch_store(files, job, n_images=rows + 1, block=rows)
     many = _rows(job.layers, values, rows)
     _block(files, schema, 1, {name: each[:1] for name, each in many.items()})
     alone = _block(files, schema, 1, {name: each[:1] for name, each in many.items()})
@@ -91,19 +84,6 @@ def measure_shards(
             "held": held(ticker, idle=idle, seconds=write),
             "kept": max(0, resident() - before),
         },
-    )
-
-
-def _pass(layers: Sequence[LayerSpec], rows: int) -> Pass:
-    return Pass(
-        network="measured",
-        layers=tuple(layers),
-        block=rows,
-        batch_size=1,
-        identity="0" * 64,
-        parts={},
-        tolerance=0.0,
-        about={},
     )
 
 

@@ -1,4 +1,4 @@
-"""Starts the process that measures, waits for it, and says what became of it."""
+"""Starts a process that measures, waits for it, and says what became of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,8 @@ import embedkit.errors
 from embedkit.errors import EmbedkitError, PlanError
 from embedkit.extraction.measure.probe_job import JOB, SAID, Findings
 
-_MODULE = "embedkit.extraction.measure.probe"
+_PROBE = "embedkit.extraction.measure.probe"
+_REHEARSAL = "embedkit.extraction.measure.rehearsal"
 
 _PATIENCE = 300.0
 """Seconds beyond those that it is given after which a measuring process is ended: what
@@ -35,7 +37,7 @@ class Errand:
     Parameters
     ----------
     job : bytes
-        From `ProbeJob.pickled`.
+        From `Tried.pickled`.
     file : str
         The path of the network's file.
     network : bytes
@@ -74,17 +76,44 @@ def run_errand(errand: Errand) -> dict[str, list[Any]]:
     EmbedkitError
         What the process itself raised.
     """
-    with TemporaryDirectory(prefix="embedkit-measured-") as temporary:
-        folder = Path(temporary)
-        _bring(errand, folder / Path(errand.file).name)
-        (folder / JOB).write_bytes(errand.job)
-        ended = _run(folder, seconds=_PATIENCE + errand.seconds)
-        found = Findings(folder).read()
+    with _at_work(errand, _PROBE) as (folder, ended, found):
         if "error" in found:
             raise _raised(*found["error"][0])
         if any(name not in found for name in NEEDED):
             raise PlanError(_told(errand, found, ended, folder))
     return found
+
+
+def rehearse_errand(errand: Errand) -> list[float]:
+    """Compute blocks in a process of its own, on the machine where this is called.
+
+    Parameters
+    ----------
+    errand : Errand
+        What is to be computed.
+
+    Returns
+    -------
+    list of float
+        Images and the seconds that they took, without those of the beginning; empty where
+        the process ended before it knew.
+    """
+    with _at_work(errand, _REHEARSAL) as (_, _, found):
+        told: list[list[float]] = found.get("rehearsed", [])
+        return told[0] if told else []
+
+
+@contextmanager
+def _at_work(
+    errand: Errand, module: str
+) -> Iterator[tuple[Path, str, dict[str, list[Any]]]]:
+    """Yield the folder of a process that has ended, how it did, and what it found."""
+    with TemporaryDirectory(prefix="embedkit-measured-") as temporary:
+        folder = Path(temporary)
+        _bring(errand, folder / Path(errand.file).name)
+        (folder / JOB).write_bytes(errand.job)
+        ended = _run(module, folder, seconds=_PATIENCE + errand.seconds)
+        yield folder, ended, Findings(folder).read()
 
 
 def _bring(errand: Errand, to: Path) -> None:
@@ -95,12 +124,12 @@ def _bring(errand: Errand, to: Path) -> None:
         shutil.copyfile(errand.file, to)
 
 
-def _run(folder: Path, *, seconds: float) -> str:
+def _run(module: str, folder: Path, *, seconds: float) -> str:
     """Return how the process ended, in words; empty where it went well."""
     with (folder / SAID).open("wb") as said:
         try:
             status = subprocess.run(
-                [sys.executable, "-P", "-m", _MODULE, str(folder)],
+                [sys.executable, "-P", "-m", module, str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,

@@ -127,14 +127,3 @@ def _pixels(asked: Asked) -> int:
         return PHOTO
     # A JPEG of a photo has 0.1 to 0.5 bytes a pixel; where it is pixels, three.
     return max(PHOTO, int(4 * float(known.mean())))
-
-
-def seconds_of(looks: Sequence[Asked], guess: Measurement) -> float:
-    """Return how long a run takes on one core, by a guess."""
-    image = (
-        guess.decode_seconds
-        + guess.transform_seconds
-        + guess.forward_seconds(1)
-        + guess.row_bytes / guess.write_rate
-    )
-    return len(looks[0].images) * image

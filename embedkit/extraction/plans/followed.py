@@ -9,7 +9,8 @@ from typing import Literal, TypeAlias
 from embedkit.config import settings
 from embedkit.errors import InputError, PlanError
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.measure.measuring import measure, rough
+from embedkit.extraction.measure.measuring import measure
+from embedkit.extraction.measure.rough import rough
 from embedkit.extraction.plans.codec_choice import planned_codecs
 from embedkit.extraction.plans.learned import corrected
 from embedkit.extraction.plans.limits import Limits, in_bytes, question_of

@@ -51,7 +51,7 @@ def plan(  # noqa: PLR0913 - every option is an argument
 ) -> None:
     """Say what extracting IMAGES would write, need and take; nothing is written.
 
-    What networks take is measured here, once, for half a minute at most.
+    What networks take is measured here, once, for about half a minute.
     """
     show(
         asking,

@@ -137,7 +137,7 @@ def choose_codec(
 
 def _guessed(zero_share: float) -> CodecChoice:
     codec: Codec = USUAL if zero_share >= _SPARSE else "blosc-zstd"
-    return CodecChoice(codec, f"{zero_share:.0%} zeros; nothing was measured")
+    return CodecChoice(codec, f"{zero_share:.0%} zeros; no codec was tried")
 
 
 def _told(

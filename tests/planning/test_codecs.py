@@ -110,7 +110,7 @@ def test_without_a_measurement_the_zeros_decide(zeros, expected):
     found = choose_codec(zeros, {})
 
     assert found.codec == expected
-    assert found.why == f"{zeros:.0%} zeros; nothing was measured"
+    assert found.why == f"{zeros:.0%} zeros; no codec was tried"
 
 
 def test_half_the_bytes_are_suggested_with_what_they_cost():

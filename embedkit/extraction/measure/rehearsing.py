@@ -22,15 +22,15 @@ from embedkit.planning.solve import Shortfall, Solution, solve
 from embedkit.store.schema import LayerSpec
 
 _WORTH: Final = 30.0
-"""Seconds that a run takes at least for which it is worth the while (chosen: it takes ten,
-once for each network and kind of worker)."""
+"""Seconds that a run takes at least for which it is worth the while (chosen: it takes some
+twelve, once for each network and kind of worker)."""
 
 _BLOCK: Final = 2.0
 """Seconds that a rehearsed block takes at most, as far as its batch allows (chosen)."""
 
 _SECONDS: Final = 5.0
 """During which blocks are computed besides the first ones (chosen: a pace then differs by
-2 % from one time to the next)."""
+0.09 at most from one time to the next)."""
 
 
 def rehearsed(
@@ -69,9 +69,8 @@ def rehearsed(
         asked, specs, machine, folder, layout=layout, place=place, seconds=_SECONDS
     )
     told: list[list[float]] = []
-    with suppress(
-        PlanError
-    ):  # a worker that is gone meanwhile says nothing of the pace
+    # A worker that is gone meanwhile says nothing of the pace.
+    with suppress(PlanError):
         told = on_workers(machine.beside, rehearse_errand, errand)
     pace = _pace(plain, layout, machine, [each for each in told if each])
     return replace(measured, pace=pace, rehearsed=len(machine.beside))

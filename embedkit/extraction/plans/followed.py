@@ -32,7 +32,7 @@ from embedkit.workers import active_cluster
 PlanChoice: TypeAlias = Plan | Literal["auto"] | None
 
 LONG = 120.0
-"""Seconds from which measuring for up to half a minute is worth it (chosen)."""
+"""Seconds from which measuring for about half a minute is worth it (chosen)."""
 
 _ROUGH_SECONDS = 4.0
 """How many times too many seconds the rough numbers are (measured: ResNet-18 and -50)."""

@@ -60,9 +60,10 @@ def plan(  # noqa: PLR0913 - every one of them is a decision of the user
 ) -> Plan:
     """Plan an extraction: what it writes, needs and takes. Nothing is written.
 
-    What a network takes on this machine is measured once, for half a minute at most, and
-    kept. The plan is the fastest layout within all limits; give it to `extract` as
-    ``plan=``, print `Plan.describe`, or show it in a notebook.
+    What a network takes on this machine is measured once, for about half a minute, and
+    kept: its parts one by one and, for a run that is not short, whole blocks on all workers
+    of a machine at once. The plan is the fastest layout within all limits; give it to
+    `extract` as ``plan=``, print `Plan.describe`, or show it in a notebook.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,18 @@ def active_cluster() -> Cluster:
     """Return the workers of the active client as they are now; without one, this process."""
     workers = active_workers()
     return _this_process() if workers is None else _of_workers(list(workers.values()))
+
+
+def cluster_of(addresses: Collection[str | None]) -> Cluster:
+    """Return some workers of the active client as they are now, all that are still there.
+
+    Parameters
+    ----------
+    addresses : collection of (str or None)
+        Theirs.
+    """
+    workers = active_workers() or {}
+    return _of_workers([told for each, told in workers.items() if each in addresses])
 
 
 def machine() -> Cluster:

@@ -59,13 +59,15 @@ class Factors:
 UNCORRECTED: Final = Factors()
 
 
-def correction_of(ratios: Sequence[Ratio]) -> tuple[float, float]:
+def correction_of(ratios: Sequence[Ratio], *, pace: float = 1.0) -> tuple[float, float]:
     """Return by what the projections of the next plan should be multiplied.
 
     Parameters
     ----------
     ratios : sequence of Ratio
         Of earlier runs, the last one last.
+    pace : float, default 1
+        Of blocks that were rehearsed: what runs tell of whole ones is worth more.
 
     Returns
     -------
@@ -74,9 +76,9 @@ def correction_of(ratios: Sequence[Ratio]) -> tuple[float, float]:
         only makes its batches smaller. It is below 1 only where the last three runs or
         more agree within a tenth, and then it is the largest of all that count.
     time_factor : float
-        The median of the last eight.
+        The median of the last eight, and the pace where there is none.
 
-    Both lie between 0.8 and 2, and are 1 where there is no run.
+    Both lie between 0.8 and 2.
 
     Examples
     --------
@@ -92,26 +94,30 @@ def correction_of(ratios: Sequence[Ratio]) -> tuple[float, float]:
     memory = max(memories, default=1.0)
     if memory < 1.0 and not _agree(memories[-AGREEING:]):
         memory = 1.0
-    return clamped(memory), clamped(median(times) if times else 1.0)
+    return clamped(memory), clamped(median(times) if times else pace)
 
 
-def factors_of(known: Iterable[Sequence[Ratio]]) -> Factors:
+def factors_of(known: Iterable[Sequence[Ratio]], *, pace: float = 1.0) -> Factors:
     """Return the factors of a plan that is made of several measurements.
 
     Parameters
     ----------
     known : iterable of sequence of Ratio
         The ratios of each measurement; see `correction_of`.
+    pace : float, default 1
+        As for `correction_of`.
 
     Returns
     -------
     Factors
         The largest of each. `runs` are those of the measurement that has the most.
     """
-    each = [(*correction_of(ratios), len(ratios[-LAST:])) for ratios in known]
+    each = [
+        (*correction_of(ratios, pace=pace), len(ratios[-LAST:])) for ratios in known
+    ]
     return Factors(
         memory=max((memory for memory, _, _ in each), default=1.0),
-        time=max((time for _, time, _ in each), default=1.0),
+        time=max((time for _, time, _ in each), default=clamped(pace)),
         runs=max((runs for _, _, runs in each), default=0),
     )
 

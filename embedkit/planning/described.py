@@ -205,8 +205,10 @@ def why_line(plan: Plan) -> str:
 
 
 def corrected(plan: Plan) -> Iterator[str]:
-    """Yield by what earlier runs have corrected the plan, a line where some have."""
+    """Yield by what earlier runs, or a rehearsal, have corrected the plan, if they have."""
     factors = plan.factors
+    if not factors.runs and factors.time != 1:
+        yield f"corrected by blocks on all workers at once: time x{factors.time:.2f}"
     if factors.runs:
         yield (
             f"corrected by {told_count(factors.runs, 'earlier run')}: "

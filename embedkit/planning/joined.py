@@ -88,14 +88,14 @@ def most_demanding(measured: Sequence[Measurement]) -> Measurement:
 
 
 def corrected(measured: Measurement, factors: Factors) -> Measurement:
-    """Return what a run is expected to take, by rehearsed blocks and by earlier runs.
+    """Return what a run is expected to take, by rehearsed blocks or by earlier runs.
 
     Parameters
     ----------
     measured : Measurement
         As it was measured, not corrected yet.
     factors : Factors
-        By which earlier runs correct what it says with its own `pace`.
+        By which; see `embedkit.planning.correction`.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def corrected(measured: Measurement, factors: Factors) -> Measurement:
         All its seconds are multiplied. Bytes stay, as many of them are exact sizes; what
         `embedkit.planning.memory.MemoryModel` projects from them is multiplied.
     """
-    times = measured.pace * factors.time
+    times = factors.time
     return replace(
         measured,
         decode_seconds=measured.decode_seconds * times,
@@ -115,7 +115,6 @@ def corrected(measured: Measurement, factors: Factors) -> Measurement:
         factors=factors,
         trials=tuple(_slower_trial(each, times) for each in measured.trials),
         keep_seconds=measured.keep_seconds * times,
-        pace=1.0,
     )
 
 

@@ -18,7 +18,7 @@ DIGITS = ("-n", "embedkit/digits")
 def measured(monkeypatch):
     """Rough numbers in place of measured ones, which take seconds."""
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         return rough(looks)
 
     for each in (planned, followed):

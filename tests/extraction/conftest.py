@@ -90,6 +90,7 @@ def started(monkeypatch):
     def run(module, folder, *, seconds):
         folders.append(folder)
         status = import_module(module).main(folder)
+        torch.set_num_threads(threads)  # for this thread: it is the worker's, too
         return f"ended with status {status}" if status else ""
 
     threads = torch.get_num_threads()

@@ -210,7 +210,7 @@ def test_what_is_expected_is_what_is_written(
 def _planned(monkeypatch, codecs):
     """Plan with rough numbers, and with trials that make some codecs the best."""
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         found = rough(looks)
         trials = tuple(
             LayerTrial(

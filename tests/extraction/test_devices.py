@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedkit as ek
+from embedkit.extraction.measure import devices
+from embedkit.extraction.measure.devices import device_of, shared
 from embedkit.extraction.measure.rough import rough
-from embedkit.extraction.plans import devices, planned
-from embedkit.extraction.plans.devices import device_of, shared
+from embedkit.extraction.plans import planned
 from embedkit.networks.device import DeviceState
 from embedkit.planning.device import Device
 
@@ -25,7 +26,7 @@ def state(name="gpu-a", free=4 * GIB, kept=0):
 def measure(monkeypatch):
     """Rough numbers, with those of a GPU beside them; there is none here."""
 
-    def measured(looks, *, where=None, refresh=False):
+    def measured(looks, *, n_images=None, where=None, refresh=False):
         found = rough(looks)
         networks = tuple(
             replace(
@@ -84,7 +85,7 @@ def rough_of(images, network):
     """Return the rough numbers of a call."""
     seen = []
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         seen.append(rough(looks))
         return seen[-1]
 

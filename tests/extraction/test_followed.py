@@ -31,7 +31,7 @@ def measured(monkeypatch):
     """Rough numbers in place of measured ones, which take seconds; counts the calls."""
     calls = []
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         calls.append(where)
         return rough(looks)
 

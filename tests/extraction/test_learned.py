@@ -332,7 +332,7 @@ def test_the_next_plan_is_corrected_by_the_run_before(
 def test_plans_of_a_call_are_corrected(images, network, monkeypatch):
     """More memory was needed: the same limits have smaller steps, or none."""
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         return replace(rough(looks), keys=("a",))
 
     monkeypatch.setattr(planned, "measure", measure)

@@ -27,7 +27,7 @@ def unmeasured():
     """Rough numbers in place of measured ones, which take seconds; counts the calls."""
     calls = []
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         calls.append((where, refresh))
         return rough(looks)
 

@@ -26,7 +26,7 @@ MAPS = {"layers": ["conv1", "relu", "add", "fc"], "pool": "avg"}
 def measured(monkeypatch):
     """Rough numbers of a process that is small, so that maps are what counts."""
 
-    def measure(looks, *, where=None, refresh=False):
+    def measure(looks, *, n_images=None, where=None, refresh=False):
         found = rough(looks)
         networks = [
             replace(

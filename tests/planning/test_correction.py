@@ -33,6 +33,15 @@ def test_without_runs_nothing_is_corrected():
     assert correction_of([]) == (1.0, 1.0)
 
 
+def test_a_pace_stands_for_runs_that_are_not_known():
+    """Whole runs say more of time than rehearsed blocks; of memory those say nothing."""
+    assert correction_of([], pace=1.3) == (1.0, 1.3)
+    assert correction_of([Ratio(1.2, None)], pace=1.3) == (1.2, 1.3)
+    assert correction_of([Ratio(1.2, 1.1)], pace=1.3) == (1.2, 1.1)
+    assert factors_of([[], []], pace=1.3) == Factors(time=1.3)
+    assert factors_of([], pace=9.0) == Factors(time=2.0)
+
+
 @given(runs)
 def test_factors_stay_within_their_bounds(ratios):
     """Whatever was measured."""

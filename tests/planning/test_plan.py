@@ -216,6 +216,9 @@ def test_a_plan_says_by_what_it_was_corrected(question, measured):
     assert said in plan.describe().splitlines()
     assert said in plan._repr_html_()
     assert "corrected" not in make_plan(question).describe()
+    paced = corrected(measured, Factors(time=1.25))
+    said = "corrected by blocks on all workers at once: time x1.25"
+    assert said in make_plan(replace(question, measured=paced)).describe()
 
 
 def test_a_plan_of_another_format_is_refused(question):

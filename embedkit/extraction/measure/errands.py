@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from embedkit.extraction.asked import Asked
 from embedkit.extraction.backend import backend_for
-from embedkit.extraction.measure.machines import Machine, on_worker
+from embedkit.extraction.measure.machines import Machine, at_once, on_worker
 from embedkit.extraction.measure.probe_job import ProbeJob, RehearsalJob, Tried
 from embedkit.extraction.measure.probing import Errand
 from embedkit.extraction.measure.sampling import sample_of
@@ -72,7 +72,9 @@ def probe_errand(
         threads=tuple(sorted(each for each in counts if each <= most)),
         memory=int(TARGET * machine.limit),
     )
-    return _errand(job, machine, folder, name=asked.network.name)
+    file = str(Path(folder) / job.network.name)
+    seen = on_worker(machine.address, os.path.isfile, file)
+    return _errand(job, folder, seen=seen, name=asked.network.name)
 
 
 def rehearsal_errand(
@@ -82,6 +84,7 @@ def rehearsal_errand(
     folder: str,
     *,
     layout: Layout,
+    memory: int,
     place: str,
     seconds: float,
 ) -> Errand:
@@ -91,6 +94,8 @@ def rehearsal_errand(
     ----------
     layout : Layout
         How.
+    memory : int
+        Bytes that all of them need.
     asked, specs, machine, folder, place, seconds
         As for `probe_errand`.
     """
@@ -100,8 +105,12 @@ def rehearsal_errand(
         block=layout.block,
         threads=layout.threads,
         decode_threads=layout.decode_threads,
+        inside=machine.inside,
+        memory=memory,
     )
-    return _errand(job, machine, folder, name=asked.network.name)
+    file = str(Path(folder) / job.network.name)
+    seen = all(at_once(machine.beside, os.path.isfile, file))
+    return _errand(job, folder, seen=seen, name=asked.network.name)
 
 
 def _tried(
@@ -124,9 +133,8 @@ def _tried(
     }
 
 
-def _errand(job: Tried, machine: Machine, folder: str, *, name: str) -> Errand:
+def _errand(job: Tried, folder: str, *, seen: bool, name: str) -> Errand:
     file = Path(folder) / job.network.name
-    seen = on_worker(machine.address, os.path.isfile, str(file))
     return Errand(
         job=job.pickled(),
         file=str(file),

@@ -61,19 +61,9 @@ def find(key: str) -> Measurement | None:
 
 
 def keep(key: str, measured: Measurement) -> None:
-    """Keep a measurement; where the folder cannot be written it is measured again.
-
-    By how much plans of another one were off, see `learned_name`, says nothing of it.
-    """
-    files = files_at(cache_folder())
+    """Keep a measurement; where the folder cannot be written it is measured again."""
     with suppress(OSError):
-        files.write(_name(key), measured.to_json().encode())
-        files.delete(learned_name(key))
-
-
-def learned_name(key: str) -> str:
-    """Return where, in the cache folder, runs leave what they say of a measurement."""
-    return f"learned/{key}.json"
+        files_at(cache_folder()).write(_name(key), measured.to_json().encode())
 
 
 def _name(key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -30,6 +31,9 @@ _BLOCKS = "embedkit.extraction.block.task"
 
 _WAKING = 10.0
 """Seconds that workers are waited for while they import it (chosen)."""
+
+_ANSWERING = 90.0
+"""Seconds that all workers are waited for which are to do something at once (chosen)."""
 
 _MOST_KINDS = 4
 """Kinds of worker that are measured; a cluster of more is told by the first (chosen)."""
@@ -58,9 +62,9 @@ class Machine:
         What the GPU is called; empty where there is none.
     versions : tuple of (str, str)
         Packages and Python.
-    beside : tuple of (str or None)
-        Addresses of all workers of this kind that are on one machine with it, its own
-        the first; None stands for this process.
+    beside : tuple of str
+        Addresses of the workers that are alike on one machine, the measured one first;
+        empty for this process.
     """
 
     processor: str
@@ -71,12 +75,12 @@ class Machine:
     threads: int
     gpu: str
     versions: tuple[tuple[str, str], ...]
-    beside: tuple[str | None, ...] = (None,)
+    beside: tuple[str, ...] = ()
 
     @property
     def address(self) -> str | None:
         """Of a worker of this kind; None for this process."""
-        return self.beside[0]
+        return self.beside[0] if self.beside else None
 
     @property
     def kind(self) -> dict[str, Any]:
@@ -133,8 +137,11 @@ def machines() -> tuple[Machine, ...]:
     kinds: dict[str, Machine] = {}
     for (threads, limit, *_), several in alike.items():
         if len(kinds) < _MOST_KINDS:
-            found = on_worker(several[0], machine_here, threads, limit)
-            kinds.setdefault(repr(found.kind), replace(found, beside=tuple(several)))
+            here = on_worker(several[0], machine_here, threads, limit)
+            found = replace(here, beside=tuple(several))
+            most = kinds.setdefault(repr(found.kind), found)
+            if len(found.beside) > len(most.beside):
+                kinds[repr(found.kind)] = found
     return tuple(kinds.values())
 
 
@@ -171,43 +178,55 @@ def on_worker(
     PlanError
         When the worker dies of it, or has no room for what it is given.
     """
-    return on_workers((address,), function, *given)[0]
+    client = active_client()
+    if address is None or client is None:
+        return function(*given)
+    sent = _sent(client, address, given)
+    future = client.submit(function, *sent, workers=[address], pure=False)
+    try:
+        result: Result = result_of(future)
+    except (KilledWorker, CancelledError) as error:
+        raise _lost(address, error) from error
+    return result
 
 
-def on_workers(
-    addresses: Sequence[str | None], function: Callable[..., Result], *given: Any
+def at_once(
+    addresses: Sequence[str], function: Callable[..., Result], *given: Any
 ) -> list[Result]:
-    """Call a function on each of some workers, all at once.
+    """Call a function on some workers at the same time.
 
     Parameters
     ----------
-    addresses : sequence of (str or None)
-        Of the workers; a single None stands for this process.
+    addresses : sequence of str
+        Of the workers.
     function, given
         As for `on_worker`.
 
-    Raises
-    ------
-    PlanError
-        When a worker dies of it, or has no room for what it is given.
+    Returns
+    -------
+    list
+        Of those workers that have answered in time: others are busy with something else,
+        have gone, or failed.
     """
     client = active_client()
-    if client is None or None in addresses:
-        return [function(*given)]
-    futures = []
+    if client is None:
+        return []
+    futures: list[Any] = []
     for address in addresses:
-        sent = _sent(client, address, given)
-        futures.append(client.submit(function, *sent, workers=[address], pure=False))
-    results: list[Result] = []
-    for address, future in zip(addresses, futures, strict=True):
-        try:
-            results.append(result_of(future))
-        except KilledWorker as error:
-            raise _lost(address, error) from error
-    return results
+        with suppress(PlanError):
+            sent = _sent(client, address, given)
+            futures.append(
+                client.submit(function, *sent, workers=[address], pure=False)
+            )
+    with suppress(TimeoutError), place_given_up():
+        wait(futures, timeout=_ANSWERING)
+    late = [each for each in futures if not each.done()]
+    if late:
+        client.cancel(late)
+    return [each.result() for each in futures if each.status == "finished"]
 
 
-def _sent(client: Client, address: str | None, given: Sequence[Any]) -> list[Any]:
+def _sent(client: Client, address: str, given: Sequence[Any]) -> list[Any]:
     """Put values into the memory of a worker, and return what stands for them."""
     try:
         sent: list[Any] = client.scatter(list(given), workers=[address], hash=False)
@@ -216,7 +235,7 @@ def _sent(client: Client, address: str | None, given: Sequence[Any]) -> list[Any
     return sent
 
 
-def _lost(address: str | None, error: Exception) -> PlanError:
+def _lost(address: str, error: Exception) -> PlanError:
     why = one_line(error) or type(error).__name__
     return PlanError(
         f"worker {address} died while it was measured, or its memory is full ({why}): "

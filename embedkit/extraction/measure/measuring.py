@@ -36,7 +36,11 @@ starting, loading and what cannot be left out take as long, and a rehearsal twic
 
 
 def measure(
-    looks: Sequence[Asked], *, where: Files | None = None, refresh: bool = False
+    looks: Sequence[Asked],
+    *,
+    n_images: int | None = None,
+    where: Files | None = None,
+    refresh: bool = False,
 ) -> Measurement:
     """Return what a run needs, measured once for each kind of worker.
 
@@ -48,6 +52,8 @@ def measure(
     ----------
     looks : sequence of Asked
         What is asked of each network; at least one.
+    n_images : int, optional
+        That are to be computed, by default all: a run that is not short is rehearsed.
     where : Files, optional
         The store that is planned, which need not exist: blocks are written beside it, and
         deleted. By default a temporary folder has to do.
@@ -78,7 +84,14 @@ def measure(
         [
             together(
                 [
-                    _measured(asked, prefix, machine, where=where, refresh=refresh)
+                    _measured(
+                        asked,
+                        prefix,
+                        machine,
+                        n_images=n_images or len(asked.images),
+                        where=where,
+                        refresh=refresh,
+                    )
                     for asked, prefix in zip(looks, prefixes(looks), strict=True)
                 ]
             )
@@ -111,23 +124,24 @@ def _measured(
     prefix: str,
     machine: Machine,
     *,
+    n_images: int,
     where: Files | None,
     refresh: bool,
 ) -> Measurement:
     """Return what one network needs on one machine, known or measured."""
     specs = specs_of(asked, prefix=prefix, backend=backend_of(asked))
     key = key_of(asked, specs, machine, where)
-    known = None if refresh else find(key)
-    with place_for(where) as place, TemporaryDirectory() as folder:
-        found = known
-        if found is None:
+    parts = None if refresh else find(key)
+    if parts is None:
+        with place_for(where) as place, TemporaryDirectory() as folder:
             errand = probe_errand(
                 asked, specs, machine, folder, place=place, seconds=_SECONDS
             )
             told = on_worker(machine.address, run_errand, errand)
-            found = _measurement(asked, specs, told)
-        found = rehearsed(asked, specs, machine, found, folder, place=place)
-    if found != known:
+        parts = _measurement(asked, specs, told)
+        keep(key, parts)
+    found = rehearsed(asked, specs, machine, parts, n_images=n_images, where=where)
+    if found != parts:
         keep(key, found)
     return replace(found, keys=(key,))
 

@@ -46,7 +46,7 @@ class Tried:
         Where shards may be written, for `files_at`; the one who asks deletes it. Empty
         for the job's own folder.
     seconds : float
-        After which only what cannot be left out is measured.
+        After which only what cannot be left out is done.
     """
 
     network: Spooled
@@ -114,12 +114,19 @@ class RehearsalJob(Tried):
     ----------
     batch, block, threads, decode_threads : int
         As in `embedkit.planning.costs.Layout`.
+    inside : int
+        Threads inside a forward pass.
+    memory : int
+        Bytes that all processes on the machine need that do this at once: where they are
+        not free, none of them begins.
     """
 
     batch: int
     block: int
     threads: int
     decode_threads: int
+    inside: int
+    memory: int
 
 
 class Findings:

@@ -84,7 +84,7 @@ def run_errand(errand: Errand) -> dict[str, list[Any]]:
     return found
 
 
-def rehearse_errand(errand: Errand) -> list[float]:
+def rehearse_errand(errand: Errand) -> list[list[float]]:
     """Compute blocks in a process of its own, on the machine where this is called.
 
     Parameters
@@ -94,13 +94,12 @@ def rehearse_errand(errand: Errand) -> list[float]:
 
     Returns
     -------
-    list of float
-        Images and the seconds that they took, without those of the beginning; empty where
-        the process ended before it knew.
+    list of [float, float]
+        Of each thread its images and the seconds that they took, without those of the
+        beginning; empty where the process ended before it knew.
     """
     with _at_work(errand, _REHEARSAL) as (_, _, found):
-        told: list[list[float]] = found.get("rehearsed", [])
-        return told[0] if told else []
+        return found.get("rehearsed", [])
 
 
 @contextmanager

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from embedkit.config import settings
-from embedkit.errors import PlanError
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.measure.errands import rehearsal_errand
-from embedkit.extraction.measure.machines import Machine, on_workers
+from embedkit.extraction.measure.devices import device_of
+from embedkit.extraction.measure.errands import place_for, rehearsal_errand
+from embedkit.extraction.measure.machines import Machine, at_once
 from embedkit.extraction.measure.probing import rehearse_errand
-from embedkit.planning.correction import clamped
+from embedkit.files.files import Files
 from embedkit.planning.costs import Layout, Work, cost
 from embedkit.planning.grid import power_of_two_below
 from embedkit.planning.measurement import Measurement
 from embedkit.planning.question import Question
 from embedkit.planning.solve import Shortfall, Solution, solve
 from embedkit.store.schema import LayerSpec
+from embedkit.workers import Cluster, active_cluster, cluster_of
 
 _WORTH: Final = 30.0
 """Seconds that a run takes at least for which it is worth the while (chosen: it takes some
@@ -38,85 +39,94 @@ def rehearsed(
     specs: Sequence[LayerSpec],
     machine: Machine,
     measured: Measurement,
-    folder: str,
     *,
-    place: str,
+    n_images: int,
+    where: Files | None,
 ) -> Measurement:
     """Return a measurement with its pace, if the run is long enough to be rehearsed.
 
-    All workers of a kind that are on one machine compute blocks at once, each in a process
-    of its own, as the fastest plan for them would have it.
+    Workers that are alike on one machine compute blocks at once, each in a process of its
+    own, as the fastest plan for them would have it.
 
     Parameters
     ----------
     asked, specs
         The network, and its layers as they are to be stored.
     machine : Machine
-        The kind of worker.
+        The kind of worker. This process rehearses nothing.
     measured : Measurement
         What was measured on one of them.
-    folder, place
-        As for `embedkit.extraction.measure.errands.probe_errand`.
+    n_images : int
+        Of the run.
+    where : Files, optional
+        The store, as for `embedkit.extraction.measure.measuring.measure`.
+
+    Returns
+    -------
+    Measurement
+        As given where nobody has told a pace.
     """
-    if measured.rehearsed >= len(machine.beside):
+    there = cluster_of(machine.beside)
+    if measured.rehearsed >= there.n_workers:
         return measured
-    plain = replace(measured, pace=1.0)
-    found = _solved(asked, plain, machine, workers=len(machine.beside))
+    share = there.tasks / active_cluster().tasks
+    question = _question(measured, there, n_images=max(1, int(share * n_images)))
+    found = solve(question)
     if isinstance(found, Shortfall) or found.cost.seconds < _WORTH:
         return measured
-    layout = _short(found, plain, n_images=len(asked.images))
-    errand = rehearsal_errand(
-        asked, specs, machine, folder, layout=layout, place=place, seconds=_SECONDS
-    )
-    told: list[list[float]] = []
-    # A worker that is gone meanwhile says nothing of the pace.
-    with suppress(PlanError):
-        told = on_workers(machine.beside, rehearse_errand, errand)
-    pace = _pace(plain, layout, machine, [each for each in told if each])
-    return replace(measured, pace=pace, rehearsed=len(machine.beside))
-
-
-def _solved(
-    asked: Asked, measured: Measurement, machine: Machine, *, workers: int
-) -> Solution | Shortfall:
-    """Return the fastest layout for so many workers of a kind."""
-    return solve(
-        Question(
-            measured=measured,
-            n_images=len(asked.images),
-            cores=machine.cores,
-            memory=workers * machine.limit,
-            n_workers=workers,
-            threads=machine.threads or None,
-            block=asked.block,
-            decode_threads=settings().decode_threads,
+    layout = _short(found, question)
+    with place_for(where) as place, TemporaryDirectory() as folder:
+        errand = rehearsal_errand(
+            asked,
+            specs,
+            machine,
+            folder,
+            layout=layout,
+            memory=there.n_workers * found.projected_mem,
+            place=place,
+            seconds=_SECONDS,
         )
+        told = at_once(machine.beside, rehearse_errand, errand)
+    threads = [thread for worker in told for thread in worker]
+    if not threads:
+        return measured
+    pace = _pace(question, layout, threads)
+    return replace(measured, pace=pace, rehearsed=there.n_workers)
+
+
+def _question(measured: Measurement, there: Cluster, *, n_images: int) -> Question:
+    """Return what is asked of the planner for the workers of one machine."""
+    return Question(
+        measured=measured,
+        n_images=n_images,
+        cores=there.cores,
+        memory=there.memory,
+        n_workers=there.n_workers,
+        threads=there.threads,
+        decode_threads=settings().decode_threads,
+        device=device_of(measured),
     )
 
 
-def _short(found: Solution, measured: Measurement, *, n_images: int) -> Layout:
+def _short(found: Solution, question: Question) -> Layout:
     """Return a layout with blocks so small that some of them can be waited for."""
     layout = found.layout
-    running = found.cost.seconds - Work.of(measured, batch=layout.batch).load
-    rows = power_of_two_below(_BLOCK * n_images / (running * layout.slots))
+    load = Work.of(question.measured, batch=layout.batch).load
+    one = (found.cost.seconds - load) * layout.slots / question.n_images
+    rows = power_of_two_below(_BLOCK / one)
     return replace(layout, block=min(layout.block, max(layout.batch, rows)))
 
 
 def _pace(
-    measured: Measurement,
-    layout: Layout,
-    machine: Machine,
-    told: Sequence[Sequence[float]],
+    question: Question, layout: Layout, threads: Sequence[Sequence[float]]
 ) -> float:
-    """Return how many times as long blocks took as was planned; 1 where nobody told."""
-    if not told:
-        return 1.0
-    took = sum(seconds / images for images, seconds in told) / len(told)
-    planned = cost(
-        measured,
-        layout,
-        n_images=layout.slots * layout.block,
-        cores=machine.cores,
-    )
-    load = Work.of(measured, batch=layout.batch).load
-    return clamped(took * layout.threads * layout.block / (planned.seconds - load))
+    """Return how many times as long blocks took as planned, at least 1.
+
+    The images of a rehearsal come again and again, so that they are read faster than those
+    of a run may be: blocks cannot show that a run is faster than its parts.
+    """
+    n_images = layout.slots * layout.block  # a block for each thread
+    planned = cost(question.measured, layout, n_images=n_images, cores=question.cores)
+    load = Work.of(question.measured, batch=layout.batch).load
+    took = sum(seconds / images for images, seconds in threads) / len(threads)
+    return max(1.0, took * layout.block / (planned.seconds - load))

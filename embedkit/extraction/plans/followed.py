@@ -140,7 +140,7 @@ def _made(
     guessed = question_of(todo, rough(todo.looks), limits, cluster)
     if not _matters(guessed):
         return None
-    measured = measure(todo.looks, where=where)
+    measured = measure(todo.looks, n_images=todo.n_images, where=where)
     # What was begun in one pass is finished so, whatever is asked for new layers.
     chosen = (
         as_begun(todo.begun) if strategy in impossible(todo.looks, todo.begun) else None

@@ -14,7 +14,6 @@ from typing import Any
 
 from embedkit.errors import EmbedkitError
 from embedkit.extraction.asked import Asked
-from embedkit.extraction.measure.known_measurement import learned_name
 from embedkit.extraction.measure.measuring import keys_of
 from embedkit.files.files import files_at
 from embedkit.networks.converted import cache_folder
@@ -46,9 +45,9 @@ _TRIES = 20
 
 
 def corrected(measured: Measurement) -> Measurement:
-    """Return a measurement as the earlier runs of its networks correct it."""
+    """Return a measurement as earlier runs of its networks, or its pace, correct it."""
     known = [ratios(key) for key in measured.keys]
-    return joined.corrected(measured, factors_of(known))
+    return joined.corrected(measured, factors_of(known, pace=measured.pace))
 
 
 @contextmanager
@@ -173,15 +172,15 @@ def remember(key: str, ratio: Ratio) -> None:
         kept = [*_understood(old), ratio][-LAST:]
         new = json.dumps([asdict(each) for each in kept]).encode()
         with suppress(OSError):
-            if old is None and files.create(learned_name(key), new):
+            if old is None and files.create(_name(key), new):
                 return
-            if old is not None and files.replace(learned_name(key), old, new):
+            if old is not None and files.replace(_name(key), old, new):
                 return
 
 
 def _read(key: str) -> bytes | None:
     try:
-        return files_at(cache_folder()).read(learned_name(key))
+        return files_at(cache_folder()).read(_name(key))
     except OSError:
         return None
 
@@ -212,3 +211,7 @@ def _held_by_workers() -> int:
 def _held(worker: Mapping[str, Any]) -> int:
     """Return the bytes that a worker told last, at least 1: a new one has not yet."""
     return max(1, int(worker.get("metrics", {}).get("memory", 0)))
+
+
+def _name(key: str) -> str:
+    return f"learned/{key}.json"

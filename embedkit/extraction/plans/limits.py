@@ -9,8 +9,8 @@ from dask.utils import parse_bytes, parse_timedelta
 
 from embedkit.config import settings
 from embedkit.errors import InputError
+from embedkit.extraction.measure.devices import device_of
 from embedkit.extraction.plans.codec_choice import stored_codecs
-from embedkit.extraction.plans.devices import device_of
 from embedkit.extraction.strategy.links import Chains, as_begun, impossible
 from embedkit.extraction.todo import ToDo
 from embedkit.planning.measurement import Measurement

@@ -147,6 +147,6 @@ def plan(  # noqa: PLR0913 - every one of them is a decision of the user
         )
         raise NothingToPlan(message)
     cluster = cluster_for(limits)
-    measured = measure(todo.looks, where=files, refresh=refresh)
+    measured = measure(todo.looks, n_images=todo.n_images, where=files, refresh=refresh)
     asked = question_of(todo, corrected(measured), limits, cluster, strategy=strategy)
     return make_plan(asked)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from distributed import Client, KilledWorker, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster, get_worker
 from distributed.comm.core import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
@@ -191,6 +191,31 @@ def test_a_worker_that_takes_nothing_is_told(monkeypatch, error):
         PlanError, match=r"worker tcp://a died .* or its memory is full"
     ):
         machines.on_worker("tcp://a", abs, -1)
+
+
+def _dies_at(address, _data=b""):
+    if get_worker().address == address:
+        os._exit(1)
+    return get_worker().address
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [(), (b"0" * 1000,)], ids=["alone", "with data"])
+def test_a_worker_that_dies_keeps_nobody_from_answering(monkeypatch, given):
+    """Nor does it make others wait for it, whether what it was sent is lost or not."""
+    monkeypatch.setattr(machines, "_ANSWERING", 60.0)
+
+    with ek.connect(n_workers=2, dashboard_port=0) as client:
+        first, second = client.scheduler_info()["workers"]
+        found = machines.at_once([first, second], _dies_at, first, *given)
+
+    assert found == [second]
+
+
+def test_nobody_answers_where_nobody_is_asked():
+    """A machine may have lost all of its workers."""
+    with Client(processes=False, n_workers=1, dashboard_address=":0"):
+        assert machines.at_once([], abs, -1) == []
 
 
 def test_a_large_network_does_not_pass_through_workers_that_see_its_file(

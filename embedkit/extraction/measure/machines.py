@@ -155,8 +155,13 @@ def _wake(client: Client, addresses: Iterable[str]) -> None:
         client.submit(import_module, _BLOCKS, workers=[each], pure=False)
         for each in addresses
     ]
-    with suppress(TimeoutError), place_given_up():
-        wait(woken, timeout=_WAKING)
+    _wait(woken, seconds=_WAKING)
+
+
+def _wait(futures: list[Any], *, seconds: float) -> None:
+    """Wait for tasks until they have ended, their workers have gone, or the time is over."""
+    with suppress(TimeoutError, CancelledError), place_given_up():
+        wait(futures, timeout=seconds)
 
 
 def on_worker(
@@ -218,8 +223,7 @@ def at_once(
             futures.append(
                 client.submit(function, *sent, workers=[address], pure=False)
             )
-    with suppress(TimeoutError), place_given_up():
-        wait(futures, timeout=_ANSWERING)
+    _wait(futures, seconds=_ANSWERING)
     late = [each for each in futures if not each.done()]
     if late:
         client.cancel(late)

@@ -27,10 +27,6 @@ _ROUNDED: Final = 22
 """Bytes per number while a layer is rounded: its mask of finite numbers and the
 differences that are measured, and the stored numbers."""
 
-_VARIES: Final = 0.02
-"""The share that is added for what differs from one run to the next (measured: peaks of
-equal runs by 0.01; one of 952 MB was 0.5 MB beyond what its parts add up to)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -143,10 +139,10 @@ class MemoryModel:
             *((Part("loading of networks", more),) if more > 0 else ()),
             *working,
         )
-        spare = _VARIES * sum(part.nbytes for part in found)
+        if self.factor == 1.0:
+            return found
         return tuple(
-            Part(each.name, math.ceil(self.factor * each.nbytes))
-            for each in (*found, Part("what varies", math.ceil(spare)))
+            Part(each.name, math.ceil(self.factor * each.nbytes)) for each in found
         )
 
     def projected_mem(

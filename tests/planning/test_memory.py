@@ -1,6 +1,5 @@
 """What a worker needs, part by part."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -31,12 +30,6 @@ CHOICES = st.fixed_dictionaries(
 )
 
 
-def _known(model, **choice):
-    """Return the projection without what is added for what varies."""
-    parts = model.parts(**choice)
-    return sum(part.nbytes for part in parts if part.name != "what varies")
-
-
 @given(MODELS, CHOICES, st.sampled_from(["batch", "block", "threads"]))
 def test_more_of_anything_needs_no_less(model, choice, name):
     """The projection is monotone in batch, block and threads, and adds up its parts."""
@@ -51,7 +44,9 @@ def test_more_of_anything_needs_no_less(model, choice, name):
 @given(MODELS, CHOICES)
 def test_threads_share_the_network(model, choice):
     """A second thread adds what a task needs, and no other network or forward pass."""
-    one, two = (_known(model, **{**choice, "threads": threads}) for threads in (1, 2))
+    one, two = (
+        model.projected_mem(**{**choice, "threads": threads}) for threads in (1, 2)
+    )
 
     shared = model.reserved + model.networks + model.forward.at(choice["batch"])
     assert two - one == one - shared + choice["batch"] * model.buffer_bytes
@@ -73,7 +68,6 @@ def test_what_every_part_is(measured):
         "decoding": 4 * 2_000_000,
         "rows of the block": 2 * 512 * 960 * 4,
         "encoding of shards": 2 * 512 * 2 * 2048,
-        "what varies": math.ceil(0.02 * sum(part.nbytes for part in parts[:-1])),
     }
 
 
@@ -102,8 +96,8 @@ def test_loading_counts_as_far_as_it_is_more_than_what_comes_later(
 ):
     """A worker needs the larger of both, beside its libraries and networks."""
     held = model.reserved + model.networks
-    working = _known(model, **choice) - held
+    working = model.projected_mem(**choice) - held
 
-    found = _known(replace(model, loading=loading), **choice)
+    found = replace(model, loading=loading).projected_mem(**choice)
 
     assert found == held + max(working, loading)

@@ -23,7 +23,7 @@ import pytest
 
 import embedkit as ek
 
-N_PHOTOS = {"alexnet": 256, "vgg16": 64, "resnet50": 96}
+N_PHOTOS = {"alexnet": 1024, "vgg16": 64, "resnet50": 96}
 """So few that three turns of all take ten minutes: writing the networks for workers, once,
 counts in whole runs, and not in their forward passes."""
 
@@ -103,7 +103,7 @@ def _row(arms, stages, bound):
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_fused_against_lazy(
-    full, chosen, shown, jpegs, arm, race, threads, cores, capsys
+    full, chosen, shown, many_jpegs, arm, race, threads, cores, capsys
 ):
     """S, F and S/F, one block at a time with all cores inside it."""
     if not full:
@@ -111,7 +111,7 @@ def test_fused_against_lazy(
     title = f"Fused against lazy: pooled layers, one process, {cores} PyTorch threads"
     table, told = shown.Table(capsys.disabled, title, COLUMNS), {}
     for name in filter(chosen, STUDIED):
-        photos = [str(each) for each in jpegs[: N_PHOTOS[name]]]
+        photos = sorted(map(str, many_jpegs(N_PHOTOS[name]).iterdir()))
         network, layers = ek.load_network(name, weights=None), STUDIED[name]
         stages = {}
         arms = _ways(arm, ("fused", "lazy"), photos, network, layers, told=stages)

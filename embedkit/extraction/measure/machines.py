@@ -121,7 +121,7 @@ def machines() -> tuple[Machine, ...]:
     """Return one worker of each kind on the active cluster, or this process.
 
     Workers are alike where host, threads, memory limit and resources are, and hosts where
-    `Machine.kind` is.
+    `Machine.kind` is; the host with the most workers of a kind speaks for the others.
     """
     client = active_client()
     if client is None:

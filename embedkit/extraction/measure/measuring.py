@@ -45,8 +45,10 @@ def measure(
     """Return what a run needs, measured once for each kind of worker.
 
     A process of its own loads the network and tries it on a few of the images, on a
-    worker of each kind of the active cluster, or here. What it finds is kept in the
-    user's cache folder, under everything that it depends on.
+    worker of each kind of the active cluster, or here. Where the run is not short, all
+    workers of a kind on one machine then compute some blocks at once, which says how much
+    longer they take. What is found is kept in the user's cache folder, under everything
+    that it depends on.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ def correction_of(ratios: Sequence[Ratio], *, pace: float = 1.0) -> tuple[float,
     memory = max(memories, default=1.0)
     if memory < 1.0 and not _agree(memories[-AGREEING:]):
         memory = 1.0
-    return clamped(memory), clamped(median(times) if times else pace)
+    return _clamped(memory), _clamped(median(times) if times else pace)
 
 
 def factors_of(known: Iterable[Sequence[Ratio]], *, pace: float = 1.0) -> Factors:
@@ -117,7 +117,7 @@ def factors_of(known: Iterable[Sequence[Ratio]], *, pace: float = 1.0) -> Factor
     ]
     return Factors(
         memory=max((memory for memory, _, _ in each), default=1.0),
-        time=max((time for _, time, _ in each), default=clamped(pace)),
+        time=max((time for _, time, _ in each), default=_clamped(pace)),
         runs=max((runs for _, _, runs in each), default=0),
     )
 
@@ -132,6 +132,5 @@ def _agree(ratios: Sequence[float]) -> bool:
     return len(ratios) >= AGREEING and max(ratios) <= (1 + _SPREAD) * min(ratios)
 
 
-def clamped(factor: float) -> float:
-    """Return a factor, or the nearest one that a measurement may be off by."""
+def _clamped(factor: float) -> float:
     return min(max(factor, _LEAST), _MOST)

@@ -103,18 +103,17 @@ def corrected(measured: Measurement, factors: Factors) -> Measurement:
         All its seconds are multiplied. Bytes stay, as many of them are exact sizes; what
         `embedkit.planning.memory.MemoryModel` projects from them is multiplied.
     """
-    times = factors.time
     return replace(
         measured,
-        decode_seconds=measured.decode_seconds * times,
-        write_rate=measured.write_rate / times,
-        read_rate=measured.read_rate / times,
-        networks=tuple(_slower(each, times) for each in measured.networks),
-        block_seconds=measured.block_seconds * times,
-        held_seconds=measured.held_seconds * times,
+        decode_seconds=measured.decode_seconds * factors.time,
+        write_rate=measured.write_rate / factors.time,
+        read_rate=measured.read_rate / factors.time,
+        networks=tuple(_slower(each, factors.time) for each in measured.networks),
+        block_seconds=measured.block_seconds * factors.time,
+        held_seconds=measured.held_seconds * factors.time,
         factors=factors,
-        trials=tuple(_slower_trial(each, times) for each in measured.trials),
-        keep_seconds=measured.keep_seconds * times,
+        trials=tuple(_slower_trial(each, factors.time) for each in measured.trials),
+        keep_seconds=measured.keep_seconds * factors.time,
     )
 
 

@@ -200,9 +200,7 @@ def test_nothing_of_a_rehearsal_is_left_beside_the_store(
     assert list(place.iterdir()) == []
 
 
-def test_workers_that_are_gone_rehearse_nothing(
-    ask, started, worker, long, monkeypatch
-):
+def test_workers_that_are_gone_rehearse_nothing(ask, started, worker, long):
     """They left while one of them was measured."""
     (kind,) = machines.machines()
     parts = measure([ask()], n_images=1)

@@ -72,9 +72,9 @@ def probe_errand(
         threads=tuple(sorted(each for each in counts if each <= most)),
         memory=int(TARGET * machine.limit),
     )
-    file = str(Path(folder) / job.network.name)
-    seen = on_worker(machine.address, os.path.isfile, file)
-    return _errand(job, folder, seen=seen, name=asked.network.name)
+    file = Path(folder) / job.network.name
+    seen = on_worker(machine.address, os.path.isfile, str(file))
+    return _errand(job, file, seen=seen, name=asked.network.name)
 
 
 def rehearsal_errand(
@@ -108,9 +108,9 @@ def rehearsal_errand(
         inside=machine.inside,
         memory=memory,
     )
-    file = str(Path(folder) / job.network.name)
-    seen = all(at_once(machine.beside, os.path.isfile, file))
-    return _errand(job, folder, seen=seen, name=asked.network.name)
+    file = Path(folder) / job.network.name
+    seen = all(at_once(machine.beside, os.path.isfile, str(file)))
+    return _errand(job, file, seen=seen, name=asked.network.name)
 
 
 def _tried(
@@ -133,8 +133,7 @@ def _tried(
     }
 
 
-def _errand(job: Tried, folder: str, *, seen: bool, name: str) -> Errand:
-    file = Path(folder) / job.network.name
+def _errand(job: Tried, file: Path, *, seen: bool, name: str) -> Errand:
     return Errand(
         job=job.pickled(),
         file=str(file),

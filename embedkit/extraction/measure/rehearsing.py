@@ -14,7 +14,7 @@ from embedkit.extraction.measure.errands import place_for, rehearsal_errand
 from embedkit.extraction.measure.machines import Machine, at_once
 from embedkit.extraction.measure.probing import rehearse_errand
 from embedkit.files.files import Files
-from embedkit.planning.costs import Layout, Work, cost
+from embedkit.planning.costs import Cost, Layout, Work, cost
 from embedkit.planning.grid import power_of_two_below
 from embedkit.planning.measurement import Measurement
 from embedkit.planning.question import Question
@@ -111,8 +111,7 @@ def _question(measured: Measurement, there: Cluster, *, n_images: int) -> Questi
 def _short(found: Solution, question: Question) -> Layout:
     """Return a layout with blocks so small that some of them can be waited for."""
     layout = found.layout
-    load = Work.of(question.measured, batch=layout.batch).load
-    one = (found.cost.seconds - load) * layout.slots / question.n_images
+    one = _running(found.cost, question, layout) * layout.slots / question.n_images
     rows = power_of_two_below(_BLOCK / one)
     return replace(layout, block=min(layout.block, max(layout.batch, rows)))
 
@@ -127,6 +126,10 @@ def _pace(
     """
     n_images = layout.slots * layout.block  # a block for each thread
     planned = cost(question.measured, layout, n_images=n_images, cores=question.cores)
-    load = Work.of(question.measured, batch=layout.batch).load
     took = sum(seconds / images for images, seconds in threads) / len(threads)
-    return max(1.0, took * layout.block / (planned.seconds - load))
+    return max(1.0, took * layout.block / _running(planned, question, layout))
+
+
+def _running(cost: Cost, question: Question, layout: Layout) -> float:
+    """Return the seconds of a run without those of loading the network."""
+    return cost.seconds - Work.of(question.measured, batch=layout.batch).load

@@ -1,10 +1,13 @@
 """A tiny network with in-place ops, and pictures to give it."""
 
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
+from distributed import Client, LocalCluster
+from distributed.system import MEMORY_LIMIT
 from PIL import Image
 from torch import nn
 
@@ -97,6 +100,27 @@ def started(monkeypatch):
     monkeypatch.setattr(probing, "_run", run)
     yield folders
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def workers_here():
+    """Makes a cluster of workers in this process, and a client of it."""
+
+    @contextmanager
+    def running(n_workers, threads):
+        with (
+            LocalCluster(
+                processes=False,
+                n_workers=n_workers,
+                threads_per_worker=threads,
+                memory_limit=int(MEMORY_LIMIT),  # of which tests take some
+                dashboard_address=":0",
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            yield client
+
+    return running
 
 
 @pytest.fixture

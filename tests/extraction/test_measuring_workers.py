@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from distributed import Client, KilledWorker, LocalCluster, get_worker
+from distributed import Client, KilledWorker, get_worker
 from distributed.comm.core import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
@@ -79,18 +79,9 @@ def test_a_process_that_dies_of_a_large_batch_has_told_enough(
     assert found.speedup == ((1, 1.0),)
 
 
-def test_workers_of_a_kind_are_measured_once(ask, started):
+def test_workers_of_a_kind_are_measured_once(ask, started, workers_here):
     """Two that are alike are one kind, and its limits are theirs."""
-    with (
-        LocalCluster(
-            processes=False,
-            n_workers=2,
-            threads_per_worker=3,
-            memory_limit=int(MEMORY_LIMIT),  # of which these tests take some
-            dashboard_address=":0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with workers_here(2, threads=3) as client:
         (kind,) = machines.machines()
         found = measure([ask()])
         assert kind.address in client.scheduler_info()["workers"]

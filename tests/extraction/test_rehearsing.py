@@ -6,7 +6,6 @@ from dataclasses import replace
 import psutil
 import pytest
 from distributed import Client, LocalCluster
-from distributed.system import MEMORY_LIMIT
 
 from embedkit.extraction.measure import machines, measuring, probing, rehearsing
 from embedkit.extraction.measure.measuring import measure
@@ -20,18 +19,9 @@ LAYOUT = Layout(workers=2, threads=2, batch=4, block=8, decode_threads=2)
 
 
 @pytest.fixture
-def worker():
+def worker(workers_here):
     """A worker with two threads in this process."""
-    with (
-        LocalCluster(
-            processes=False,
-            n_workers=1,
-            threads_per_worker=2,
-            memory_limit=int(MEMORY_LIMIT),  # of which these tests take some
-            dashboard_address=":0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with workers_here(1, threads=2) as client:
         yield client
 
 
